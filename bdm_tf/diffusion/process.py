@@ -1,0 +1,134 @@
+"""The blurring diffusion process, forwards and backwards (sections 3 and 4 of the paper).
+
+Everything is float32 TensorFlow without state; noise comes in from the caller.
+"""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from bdm_tf.diffusion.bases import DCT
+from bdm_tf.diffusion.schedules import BlurSchedule, CosineSchedule
+
+
+@gin.configurable
+class BlurringProcess:
+    """`u_t = alpha_t * u_x + sigma_t * u_eps` with `alpha_t = a_t d_t`, `z_t = V u_t` (Eq. 19, 27).
+
+    Args:
+        image_shape: `(H, W, C)` of the images.
+        basis: V, with `to_frequency`, `to_pixel` and `frequencies_squared`.
+        noise: the scalar schedule `a_t`, `sigma_t`.
+        blur: the schedule `d_t` of each frequency.
+        delta: 0 gives the exact denoising distribution in a form that is stable in float32;
+            1e-8 reproduces the literal coefficients of Appendix A.1, which add it to denominators.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        basis=None,
+        noise=None,
+        blur=None,
+        delta: float = 0.0,
+    ):
+        self.image_shape = tuple(image_shape)
+        self.basis = basis or DCT()
+        self._noise = noise or CosineSchedule()
+        self._blur = blur or BlurSchedule()
+        self._delta = delta
+        height, width, _ = self.image_shape
+        with tf.init_scope():
+            self._frequencies_squared = self.basis.frequencies_squared(height, width)
+
+    def alpha_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `alpha_t` `[B, H, W, 1]` and `sigma_t` `[B, 1, 1, 1]` for t `[B]` (Eq. 27)."""
+        t = _per_image(t)
+        a_t, sigma_t = self._noise.a_sigma(t)
+        return a_t * self._blur.frequency_scaling(t, self._frequencies_squared), sigma_t
+
+    def diffuse(self, x: tf.Tensor, t: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
+        """A draw of q(z_t | x), in pixel space (Eq. 24, 28).
+
+        Args:
+            x: images `[B, H, W, C]` in [-1, 1].
+            t: times `[B]` in [0, 1].
+            eps: standard normal noise in pixel space, shaped like `x`.
+
+        Returns:
+            `z_t = V (alpha_t * V^T x) + sigma_t eps`. One transform pair serves, because sigma_t
+            is the same for all frequencies.
+        """
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        basis = self.basis
+        return basis.to_pixel(alpha_t * basis.to_frequency(x)) + sigma_t * eps
+
+    def transition(self, *, s: tf.Tensor, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """q(u_t | u_s) = N(alpha_ts u_s, sigma2_ts) for s < t (Eq. 15).
+
+        Returns:
+            `alpha_ts` and `sigma2_ts`, both `[B, H, W, 1]`.
+        """
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        alpha_s, _ = self.alpha_sigma(s)
+        sigma2_ts = -(sigma_t**2) * tf.math.expm1(self._logsnr_difference(s, t))
+        return alpha_t / alpha_s, sigma2_ts
+
+    def denoising_distribution(
+        self, *, s: tf.Tensor, t: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """q(u_s | u_t, x) = N(coeff_u_t u_t + coeff_u_x u_x, sigma2_denoise) (Eq. 17, 18).
+
+        With r = SNR_t / SNR_s per frequency, Eq. 18 becomes `sigma2_denoise = sigma_s^2 (1 - r)`,
+        `coeff_u_x = alpha_s (1 - r)` and `coeff_u_t = alpha_ts sigma_s^2 / sigma_t^2`, where
+        nothing cancels once `1 - r` is an `expm1`.
+
+        Args:
+            s: times `[B]` in [0, 1), below `t`.
+            t: times `[B]` in (0, 1].
+
+        Returns:
+            `coeff_u_t`, `coeff_u_x` and `sigma2_denoise`, each `[B, H, W, 1]`.
+        """
+        if self._delta:
+            return self._appendix_coefficients(s, t)
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        alpha_s, sigma_s = self.alpha_sigma(s)
+        one_minus_r = -tf.math.expm1(self._logsnr_difference(s, t))
+        coeff_u_t = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2
+        return coeff_u_t, alpha_s * one_minus_r, sigma_s**2 * one_minus_r
+
+    def u_x_from_u_eps(self, u_t: tf.Tensor, u_eps: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """Returns `u_x = (u_t - sigma_t u_eps) / alpha_t` (Eq. 21)."""
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        return (u_t - sigma_t * u_eps) / alpha_t
+
+    def u_eps_from_u_x(self, u_t: tf.Tensor, u_x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """Returns `u_eps = (u_t - alpha_t u_x) / sigma_t` (Eq. 20 solved for the noise)."""
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        return (u_t - alpha_t * u_x) / sigma_t
+
+    def _logsnr_difference(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """log SNR(t) - log SNR(s) of each frequency, `[B, H, W, 1]`, never positive."""
+        s, t = _per_image(s), _per_image(t)
+        scaling = self._blur.log_scaling_difference(s, t, self._frequencies_squared)
+        return self._noise.logsnr_difference(s, t) + 2.0 * scaling
+
+    def _appendix_coefficients(self, s, t):
+        """Appendix A.1 to the letter; its second term multiplies u_t - sigma_t u_eps."""
+        delta = self._delta
+        alpha_t, sigma_t = self.alpha_sigma(t)
+        alpha_s, sigma_s = self.alpha_sigma(s)
+        alpha_ts = alpha_t / alpha_s
+        sigma2_ts = sigma_t**2 - alpha_ts**2 * sigma_s**2
+        precision_s = 1.0 / tf.maximum(sigma_s**2, delta)
+        precision_t = 1.0 / tf.maximum(sigma_t**2 / alpha_ts**2 - sigma_s**2, delta)
+        sigma2_denoise = 1.0 / tf.maximum(precision_s + precision_t, delta)
+        coeff_u_t = alpha_ts * sigma2_denoise / (sigma2_ts + delta)
+        coeff_term2 = sigma2_denoise * precision_s / alpha_ts
+        return coeff_u_t, coeff_term2 * alpha_t, sigma2_denoise
+
+
+def _per_image(t: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(tf.convert_to_tensor(t, tf.float32), [-1, 1, 1, 1])

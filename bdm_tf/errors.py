@@ -1,0 +1,25 @@
+"""The one error that a user is meant to read without a stack trace."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave; the message names the value and the way out."""
+
+
+def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
+    """Wraps a command's `main`: a `UserError` is printed as one message and the exit status is 1."""
+
+    @functools.wraps(main)
+    def wrapped(argv: list[str]) -> None:
+        try:
+            main(argv)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return wrapped
