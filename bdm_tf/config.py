@@ -1,0 +1,98 @@
+"""Gin text: read it, save it, compare it. Imports nothing of the library but its error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+
+import gin
+
+from bdm_tf.errors import UserError
+
+# A run may be continued with other values of these: they change when things happen, not what is learnt.
+CADENCES = frozenset(
+    f"train.{name}"
+    for name in (
+        "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every eval_every "
+        "sample_every sample_images sample_num_steps sample_sampler"
+    ).split()
+)
+
+
+def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
+    """Reads gin files, then single parameters, into gin's global configuration.
+
+    Args:
+        files: paths of gin files; the later ones override the earlier ones.
+        parameters: bindings such as `"train.batch_size = 64"`; they override the files.
+        search_paths: folders in which gin files and their includes are looked for.
+
+    Raises:
+        UserError: a file is missing, or a name, parameter or value is unknown or malformed.
+    """
+    gin.clear_config()
+    for path in search_paths:
+        gin.add_config_file_search_path(path)
+    for file in files:
+        gin.add_config_file_search_path(os.path.dirname(os.path.abspath(file)))
+    try:
+        gin.parse_config_files_and_bindings(list(files), list(parameters))
+    except (OSError, ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
+        raise UserError(f"the gin configuration cannot be used: {error}") from error
+
+
+def parse_text(text: str) -> None:
+    """Replaces gin's global configuration by `text`, for instance the config.gin of a workdir."""
+    gin.clear_config()
+    try:
+        gin.parse_config(text)
+    except (ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
+        raise UserError(f"config.gin cannot be used: {error}") from error
+
+
+def bind(name: str, value) -> None:
+    """Sets one parameter of a configuration that is already locked."""
+    with gin.unlock_config():
+        gin.bind_parameter(name, value)
+
+
+def operative_text() -> str:
+    """The parameters of every configurable called so far, defaults included, one a line, sorted."""
+    return "".join(
+        f"{name} = {value}\n" for name, value in sorted(parameters(_operative()).items())
+    )
+
+
+def parameters(text: str) -> dict[str, str]:
+    """The `name = value` lines of `text` as a dictionary of strings."""
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.partition(" = ")
+        if equals and not line.startswith("#"):
+            found[name.strip()] = value.strip()
+    return found
+
+
+def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[str]:
+    """What differs between two operative texts, as readable lines; `ignore` holds names."""
+    a, b = parameters(old), parameters(new)
+    return [
+        f"{name}: {a.get(name, '(absent)')} there, {b.get(name, '(absent)')} here"
+        for name in sorted(a.keys() | b.keys())
+        if name not in ignore and a.get(name) != b.get(name)
+    ]
+
+
+def run_name(files: Sequence[str]) -> str:
+    """`gin/cifar10.gin`, `gin/ablations/blur_10.gin` -> `cifar10+ablations-blur_10`."""
+    names = []
+    for file in files:
+        path = os.path.splitext(os.path.normpath(file))[0].split(os.sep)
+        if "gin" in path:
+            path = path[len(path) - path[::-1].index("gin") :]
+        names.append("-".join(path[-2:]))
+    return "+".join(names)
+
+
+def _operative() -> str:
+    return gin.operative_config_str(max_line_length=100_000)

@@ -1,0 +1,5 @@
+"""Networks f_theta(z_t, t)."""
+
+from bdm_tf.networks.unet import UNet
+
+__all__ = ["UNet"]

@@ -1,0 +1,158 @@
+"""The blocks of the UNet: group normalisation, residual block, self-attention, time embedding."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import tensorflow as tf
+
+
+def group_count(channels: int) -> int:
+    """The largest divisor of `channels` that is at most 32."""
+    return max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
+
+
+def embed_time(t: tf.Tensor, size: int) -> tf.Tensor:
+    """Sinusoids of 1000 t at `size / 2` geometric frequencies; `[B]` -> `[B, size]`, float32."""
+    half = size // 2
+    rates = tf.exp(tf.range(half, dtype=tf.float32) * (-math.log(10000.0) / max(half - 1, 1)))
+    angles = 1000.0 * t[:, None] * rates[None, :]
+    embedding = tf.concat([tf.sin(angles), tf.cos(angles)], axis=1)
+    return tf.pad(embedding, [[0, 0], [0, size - 2 * half]])
+
+
+def conv(filters: int, in_channels: int, *, name: str, dtype, zeros: bool = False, size: int = 3):
+    """A built `Conv2D` with LeCun normal (or zero) weights."""
+    layer = keras.layers.Conv2D(
+        filters,
+        size,
+        padding="same",
+        kernel_initializer="zeros" if zeros else "lecun_normal",
+        name=name,
+        dtype=dtype,
+    )
+    layer.build((None, None, None, in_channels))
+    return layer
+
+
+def dense(units: int, in_units: int, *, name: str, dtype, zeros: bool = False):
+    """A built `Dense` with LeCun normal (or zero) weights."""
+    initializer = "zeros" if zeros else "lecun_normal"
+    layer = keras.layers.Dense(units, kernel_initializer=initializer, name=name, dtype=dtype)
+    layer.build((None, in_units))
+    return layer
+
+
+class GroupNorm(keras.layers.Layer):
+    """Group normalisation, with an optional scale and shift of each image folded in.
+
+    Sums run per channel first and are combined per group, so that the image is read once for its
+    statistics and once for a single multiply-add. Statistics are float32 whatever comes in.
+    """
+
+    def __init__(self, channels: int, *, name: str):
+        super().__init__(name=name, dtype="float32", autocast=False)
+        self.groups = group_count(channels)
+        self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
+        self.built = True
+
+    def call(self, x, scale=None, shift=None):
+        """`[B, H, W, C]` in and out, same dtype; `scale` and `shift` are `[B, C]` or None."""
+        values = tf.cast(x, tf.float32)
+        mean = self._per_group(tf.reduce_mean(values, axis=[1, 2]))
+        second = self._per_group(tf.reduce_mean(tf.square(values), axis=[1, 2]))
+        variance = tf.maximum(second - tf.square(mean), 0.0)
+        factor = tf.math.rsqrt(variance + 1e-6) * tf.convert_to_tensor(self.gamma)
+        offset = tf.convert_to_tensor(self.beta) - mean * factor
+        if scale is not None:
+            scale = 1.0 + tf.cast(scale, tf.float32)
+            factor, offset = factor * scale, offset * scale + tf.cast(shift, tf.float32)
+        return tf.cast(values * factor[:, None, None, :] + offset[:, None, None, :], x.dtype)
+
+    def _per_group(self, per_channel):
+        """Averages `[B, C]` over each group of channels, broadcast back to `[B, C]`."""
+        channels = per_channel.shape[1]
+        grouped = tf.reshape(per_channel, [-1, self.groups, channels // self.groups])
+        mean = tf.reduce_mean(grouped, axis=2, keepdims=True)
+        return tf.reshape(tf.broadcast_to(mean, tf.shape(grouped)), [-1, channels])
+
+
+class ResBlock(keras.layers.Layer):
+    """GroupNorm, swish, [resample], conv, GroupNorm modulated by the time, swish, dropout, conv.
+
+    Args:
+        in_channels, channels: what comes in and goes out.
+        embedding_size: width of the time embedding.
+        dropout: rate, used only when a dropout seed is given.
+        resample: None, "down" (2x2 mean) or "up" (nearest).
+    """
+
+    def __init__(
+        self, in_channels, channels, *, embedding_size, dropout, name, dtype, resample=None
+    ):
+        super().__init__(name=name, dtype=dtype)
+        self.dropout = dropout
+        self.resample = {None: lambda x: x, "down": _downsample, "up": _upsample}[resample]
+        self.norm1 = GroupNorm(in_channels, name=f"{name}_norm1")
+        self.conv1 = conv(channels, in_channels, name=f"{name}_conv1", dtype=dtype)
+        self.modulation = dense(2 * channels, embedding_size, name=f"{name}_time", dtype=dtype)
+        self.norm2 = GroupNorm(channels, name=f"{name}_norm2")
+        self.conv2 = conv(channels, channels, name=f"{name}_conv2", dtype=dtype, zeros=True)
+        self.shortcut = None
+        if in_channels != channels:
+            self.shortcut = conv(
+                channels, in_channels, name=f"{name}_shortcut", dtype=dtype, size=1
+            )
+        self.built = True
+
+    def call(self, x, embedding, dropout_seed=None):
+        h = self.resample(tf.nn.silu(self.norm1(x)))
+        x = self.resample(x)
+        scale, shift = tf.split(self.modulation(tf.nn.silu(embedding)), 2, axis=1)
+        h = tf.nn.silu(self.norm2(self.conv1(h), scale, shift))
+        if dropout_seed is not None and self.dropout > 0:
+            h = tf.nn.experimental.stateless_dropout(
+                h, self.dropout, seed=dropout_seed, rng_alg="philox"
+            )
+        h = self.conv2(h)
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class SelfAttention(keras.layers.Layer):
+    """GroupNorm, multi-head attention over all pixels, zero-initialised projection, residual."""
+
+    def __init__(self, channels: int, *, head_dim: int, name: str, dtype):
+        super().__init__(name=name, dtype=dtype)
+        self.head_dim = min(head_dim, channels)
+        if channels % self.head_dim:
+            raise ValueError(f"head_dim={head_dim} does not divide {channels} channels")
+        self.heads = channels // self.head_dim
+        self.norm = GroupNorm(channels, name=f"{name}_norm")
+        self.qkv = dense(3 * channels, channels, name=f"{name}_qkv", dtype=dtype)
+        self.out = dense(channels, channels, name=f"{name}_out", dtype=dtype, zeros=True)
+        self.built = True
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        h = tf.reshape(self.norm(x), [-1, height * width, channels])
+        qkv = tf.reshape(self.qkv(h), [-1, height * width, 3, self.heads, self.head_dim])
+        q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, heads, HW, head_dim]
+        logits = tf.matmul(q * self.head_dim**-0.5, k, transpose_b=True)
+        weights = tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32)), v.dtype)
+        h = tf.transpose(tf.matmul(weights, v), [0, 2, 1, 3])
+        h = self.out(tf.reshape(h, [-1, height * width, channels]))
+        return x + tf.reshape(h, [-1, height, width, channels])
+
+
+def _downsample(x):
+    return tf.nn.avg_pool2d(x, 2, 2, "VALID")
+
+
+def _upsample(x):
+    """Nearest neighbour by broadcasting: XLA has no gradient for resize."""
+    _, height, width, channels = x.shape
+    x = tf.reshape(x, [-1, height, 1, width, 1, channels])
+    x = tf.tile(x, [1, 1, 2, 1, 2, 1])
+    return tf.reshape(x, [-1, 2 * height, 2 * width, channels])

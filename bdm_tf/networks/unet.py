@@ -1,0 +1,157 @@
+"""The paper's UNet (section 6.1, Table 5): that of google-research/diffusion_distillation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import keras
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.networks.blocks import GroupNorm, ResBlock, SelfAttention, conv, dense, embed_time
+
+
+@gin.configurable
+class UNet(keras.layers.Layer):
+    """f_theta(z_t, t): images and times to a prediction of the images' shape.
+
+    Args:
+        image_shape: `(H, W, C)`; H and W must be divisible by `2^(levels - 1)`.
+        channels: channels at the first level.
+        channel_multipliers: one factor a level, from full resolution down.
+        num_res_blocks: residual blocks a level on the way down; one more on the way up.
+        attention_resolutions: a level whose smaller side is listed has attention.
+        head_dim: channels of an attention head, capped at the channels there are.
+        dropout: rate inside the residual blocks.
+        embedding_multiplier: width of the time embedding over `channels`.
+        dtype: Keras dtype policy: "float32" or "mixed_bfloat16". Variables, the time embedding,
+            normalisation and the output are float32 in both.
+
+    Raises:
+        UserError: the image cannot be halved as often as the levels ask.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        channels: int = gin.REQUIRED,
+        channel_multipliers: Sequence[int] = gin.REQUIRED,
+        num_res_blocks: int = gin.REQUIRED,
+        attention_resolutions: Sequence[int] = (),
+        head_dim: int = 64,
+        dropout: float = 0.0,
+        embedding_multiplier: int = 4,
+        dtype: str = "float32",
+        name: str = "unet",
+    ):
+        # Autocasting would round t to bfloat16 before it is embedded.
+        super().__init__(name=name, dtype=dtype, autocast=False)
+        height, width, image_channels = image_shape
+        levels = len(channel_multipliers)
+        factor = 2 ** (levels - 1)
+        if height % factor or width % factor:
+            raise UserError(
+                f"images of {height}x{width} cannot be halved {levels - 1} times: choose an "
+                f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
+                f"(now {tuple(channel_multipliers)})"
+            )
+        self.channels = channels
+        size = embedding_multiplier * channels
+        self.time1 = dense(size, channels, name="time1", dtype="float32")
+        self.time2 = dense(size, size, name="time2", dtype="float32")
+        self.conv_in = conv(channels, image_channels, name="conv_in", dtype=dtype)
+
+        def block(inputs, outputs, name, resample=None):
+            return ResBlock(
+                inputs,
+                outputs,
+                embedding_size=size,
+                dropout=dropout,
+                name=name,
+                dtype=dtype,
+                resample=resample,
+            )
+
+        def attention(width_now, level, name):
+            if min(height, width) // 2**level not in attention_resolutions:
+                return None
+            return SelfAttention(width_now, head_dim=head_dim, name=name, dtype=dtype)
+
+        now, skips, down = channels, [channels], []
+        for level, multiplier in enumerate(channel_multipliers):
+            for i in range(num_res_blocks):
+                name_i = f"down_{level}_{i}"
+                down.append(block(now, channels * multiplier, name_i))
+                now = channels * multiplier
+                down.append(attention(now, level, f"{name_i}_attention"))
+                skips.append(now)
+            if level < levels - 1:
+                down += [block(now, now, f"down_{level}_resample", "down"), None]
+                skips.append(now)
+        middle = [
+            block(now, now, "middle_0"),
+            SelfAttention(now, head_dim=head_dim, name="middle_attention", dtype=dtype),
+            block(now, now, "middle_1"),
+        ]
+        up = []
+        for level in reversed(range(levels)):
+            for i in range(num_res_blocks + 1):
+                name_i = f"up_{level}_{i}"
+                up.append(block(now + skips.pop(), channels * channel_multipliers[level], name_i))
+                now = channels * channel_multipliers[level]
+                up.append(attention(now, level, f"{name_i}_attention"))
+            if level > 0:
+                up += [block(now, now, f"up_{level}_resample", "up"), None]
+        # Keras tracks layers in lists; None marks "no attention after this block".
+        self.down_blocks, self.down_attention = down[::2], _tracked(down[1::2])
+        self.middle = middle
+        self.up_blocks, self.up_attention = up[::2], _tracked(up[1::2])
+        self._down_has = [a is not None for a in down[1::2]]
+        self._up_has = [a is not None for a in up[1::2]]
+        self._up_takes = ["resample" not in b.name for b in self.up_blocks]
+        self.norm_out = GroupNorm(now, name="norm_out")
+        self.conv_out = conv(image_channels, now, name="conv_out", dtype="float32", zeros=True)
+        self.built = True
+
+    def call(self, z_t, t, dropout_seed=None):
+        """Predicts from `z_t` `[B, H, W, C]` at times `t` `[B]` in [0, 1].
+
+        Args:
+            z_t: float32 latent images.
+            t: float32 times.
+            dropout_seed: int32 `[2]` switches dropout on; None is inference.
+
+        Returns:
+            `[B, H, W, C]` float32.
+        """
+        embedding = embed_time(t, self.channels)
+        embedding = self.time2(tf.nn.silu(self.time1(embedding)))
+        seeds = _seeds(dropout_seed)
+        h = self.conv_in(z_t)
+        skips, attention = [h], iter(self.down_attention)
+        for block, has in zip(self.down_blocks, self._down_has):
+            h = block(h, embedding, next(seeds))
+            h = next(attention)(h) if has else h
+            skips.append(h)
+        first, middle_attention, last = self.middle
+        h = last(middle_attention(first(h, embedding, next(seeds))), embedding, next(seeds))
+        attention = iter(self.up_attention)
+        for block, has, takes in zip(self.up_blocks, self._up_has, self._up_takes):
+            h = tf.concat([h, skips.pop()], axis=3) if takes else h
+            h = block(h, embedding, next(seeds))
+            h = next(attention)(h) if has else h
+        h = tf.cast(h, tf.float32)
+        return self.conv_out(tf.nn.silu(self.norm_out(h)))
+
+
+def _tracked(layers):
+    return [layer for layer in layers if layer is not None]
+
+
+def _seeds(seed):
+    """A seed for each block in turn, or None for ever."""
+    index = 0
+    while True:
+        yield None if seed is None else tf.random.experimental.stateless_fold_in(seed, index)
+        index += 1

@@ -1,0 +1,6 @@
+"""Samplers: `sampler(denoiser, shape=, seed=, num_steps=, first=)` -> images in [-1, 1]."""
+
+from bdm_tf.sampling.ancestral import AncestralSampler
+from bdm_tf.sampling.ddim import DDIMSampler
+
+__all__ = ["AncestralSampler", "DDIMSampler"]
