@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Sequence
 
 import gin
-
 from bdm_tf.errors import UserError
 
 # A run may be continued with other values of these: they change when things happen, not what is learnt.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gin
 import tensorflow as tf
 
+import gin
 
-@gin.configurable
+
+@gin.register
 class EpsilonMSE:
     """The mean squared error of eps in pixel space (Eq. 24, Algorithm 2)."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gin
 import numpy as np
 import tensorflow as tf
 
+import gin
 
-@gin.configurable
+
+@gin.register
 class DCT:
     """The orthonormal two-dimensional cosine transform, one channel at a time (Eq. 9, 13).
 

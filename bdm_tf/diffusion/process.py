@@ -5,14 +5,14 @@ Everything is float32 TensorFlow without state; noise comes in from the caller.
 
 from __future__ import annotations
 
-import gin
 import tensorflow as tf
 
+import gin
 from bdm_tf.diffusion.bases import DCT
 from bdm_tf.diffusion.schedules import BlurSchedule, CosineSchedule
 
 
-@gin.configurable
+@gin.register
 class BlurringProcess:
     """`u_t = alpha_t * u_x + sigma_t * u_eps` with `alpha_t = a_t d_t`, `z_t = V u_t` (Eq. 19, 27).
 

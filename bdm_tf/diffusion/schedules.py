@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 
-import gin
 import tensorflow as tf
 
+import gin
 
-@gin.configurable
+
+@gin.register
 class CosineSchedule:
     """The variance-preserving cosine schedule, truncated in log-SNR (section 4, Appendix A.1).
 
@@ -51,7 +52,7 @@ class CosineSchedule:
         return -2.0 * tf.math.log1p(growth)
 
 
-@gin.configurable
+@gin.register
 class BlurSchedule:
     """Heat dissipation: `d_t = (1 - d_min) exp(-lambda tau_t) + d_min` (Eq. 25 and 26).
 

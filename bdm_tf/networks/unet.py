@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import gin
 import keras
 import tensorflow as tf
 
+import gin
 from bdm_tf.errors import UserError
 from bdm_tf.networks.blocks import GroupNorm, ResBlock, SelfAttention, conv, dense, embed_time
 
 
-@gin.configurable
+@gin.register
 class UNet(keras.layers.Layer):
     """f_theta(z_t, t): images and times to a prediction of the images' shape.
 
@@ -35,9 +35,10 @@ class UNet(keras.layers.Layer):
     def __init__(
         self,
         image_shape: Sequence[int],
-        channels: int = gin.REQUIRED,
-        channel_multipliers: Sequence[int] = gin.REQUIRED,
-        num_res_blocks: int = gin.REQUIRED,
+        *,
+        channels: int,
+        channel_multipliers: Sequence[int],
+        num_res_blocks: int,
         attention_resolutions: Sequence[int] = (),
         head_dim: int = 64,
         dropout: float = 0.0,

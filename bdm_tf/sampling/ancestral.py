@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import gin
 import tensorflow as tf
 
+import gin
 from bdm_tf.sampling.noise import PRIOR, checked_num_steps, image_seeds, normal
 
 
-@gin.configurable
+@gin.register
 class AncestralSampler:
     """Draws p(u_s | u_t) = q(u_s | u_t, u_x_hat) on the grid t = T/T, ..., 1/T (Eq. 22, 23).
 

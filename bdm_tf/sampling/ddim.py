@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import gin
 import tensorflow as tf
 
+import gin
 from bdm_tf.sampling.noise import PRIOR, checked_num_steps, image_seeds, normal
 
 
-@gin.configurable
+@gin.register
 class DDIMSampler:
     """`u_s = alpha_s u_x_hat + sigma_s u_eps_hat` per frequency; random only in z_1.
 

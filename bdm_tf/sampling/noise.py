@@ -14,19 +14,20 @@ PRIOR = 0  # the draw of z_1; steps count from 1
 def image_seeds(seed: tf.Tensor, first, count: int) -> tf.Tensor:
     """A seed for each of the images `first ... first + count - 1`: int32 `[count, 2]`."""
     indices = tf.cast(first, tf.int32) + tf.range(count)
-    return tf.map_fn(lambda i: _fold(seed, i), indices, fn_output_signature=tf.int32)
+    return tf.map_fn(lambda i: fold_in(seed, i), indices, fn_output_signature=tf.int32)
 
 
 def normal(seeds: tf.Tensor, step, image_shape: Sequence[int]) -> tf.Tensor:
     """Standard normal noise `[count, *image_shape]`, each image from its own seed and `step`."""
     return tf.map_fn(
-        lambda seed: tf.random.stateless_normal(image_shape, _fold(seed, step), alg=ALGORITHM),
-        seeds,
+        lambda seed: tf.random.stateless_normal(image_shape, seed, alg=ALGORITHM),
+        seeds + tf.stack([0, tf.cast(step, tf.int32)]),
         fn_output_signature=tf.float32,
     )
 
 
-def _fold(seed, data):
+def fold_in(seed: tf.Tensor, data) -> tf.Tensor:
+    """A new seed int32 `[2]` from `seed` and an integer."""
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32), alg=ALGORITHM)
 
 

@@ -1,0 +1,18 @@
+"""Images: where they come from and the pipeline that feeds training."""
+
+from bdm_tf.data.folder import ImageFolder
+from bdm_tf.data.images import FileImages, Images, InMemoryImages, RecordImages
+from bdm_tf.data.pipeline import to_uint8, to_unit_range, training_dataset
+from bdm_tf.data.tfds_source import TFDSImages
+
+__all__ = [
+    "FileImages",
+    "ImageFolder",
+    "Images",
+    "InMemoryImages",
+    "RecordImages",
+    "TFDSImages",
+    "to_uint8",
+    "to_unit_range",
+    "training_dataset",
+]

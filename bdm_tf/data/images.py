@@ -1,0 +1,207 @@
+"""A split of a data set: uint8 images of one shape, in an order given by (seed, step)."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+SHUFFLE_BUFFER = 10_000  # encoded records
+
+
+class Images(abc.ABC):
+    """A split of `num_images` images of shape `image_shape` = `(H, W, C)`."""
+
+    image_shape: tuple[int, int, int]
+    num_images: int
+
+    @abc.abstractmethod
+    def train_batches(
+        self, *, batch_size: int, seed: int, first_step: int, rows: tuple[int, int] | None = None
+    ) -> tf.data.Dataset:
+        """Endless training batches, beginning with global batch number `first_step`.
+
+        Every epoch is a new permutation of all images; a batch may straddle two epochs. What
+        global batch k holds depends on (seed, k) alone, so a resumed run sees what it would have.
+
+        Args:
+            batch_size: images in a global batch, over all workers.
+            seed: an integer.
+            first_step: the number of the first batch.
+            rows: `(low, high)`, the rows of each global batch to return; default all.
+
+        Returns:
+            Elements uint8 `[high - low, H, W, C]`.
+        """
+
+    @abc.abstractmethod
+    def eval_images(self, num_images: int) -> np.ndarray:
+        """The first `num_images` images (all, if there are fewer) in fixed order, uint8."""
+
+
+class _IndexedImages(Images):
+    """Images that can be read in any order, so that resuming is index arithmetic."""
+
+    @abc.abstractmethod
+    def _read(self, indices: tf.Tensor) -> tf.Tensor:
+        """uint8 `[n, H, W, C]` of the images with these int64 `[n]` indices."""
+
+    def train_batches(self, *, batch_size, seed, first_step, rows=None):
+        low, high = rows or (0, batch_size)
+        places = tf.range(low, high, dtype=tf.int64)
+
+        def batch(step):
+            indices = permuted(step * batch_size + places, self.num_images, seed)
+            return tf.ensure_shape(self._read(indices), [high - low, *self.image_shape])
+
+        steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
+        return steps.map(batch, num_parallel_calls=2, deterministic=True)
+
+    def eval_images(self, num_images):
+        count = min(num_images, self.num_images)
+        return self._read(tf.range(count, dtype=tf.int64)).numpy()
+
+
+def permuted(positions: tf.Tensor, num_images: int, seed: int) -> tf.Tensor:
+    """The image at each position of an endless sequence of random permutations.
+
+    `RandomIndexShuffle` computes one entry of a permutation at a time, so nothing is stored or
+    replayed.
+    """
+    epochs, places = positions // num_images, positions % num_images
+    count = tf.shape(positions)[0]
+    seeds = tf.stack(
+        [
+            tf.fill([count], seed),
+            tf.cast(epochs, tf.int32),
+            tf.zeros([count], tf.int32),
+        ],
+        axis=1,
+    )
+    last = tf.constant(num_images - 1, tf.int64)
+    return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=last, rounds=4)
+
+
+class InMemoryImages(_IndexedImages):
+    """Decoded images held in memory.
+
+    Args:
+        array: uint8 `[N, H, W, C]`, N at least 1.
+    """
+
+    def __init__(self, array: np.ndarray):
+        self.num_images, *shape = array.shape
+        self.image_shape = tuple(shape)
+        with tf.device("CPU:0"):
+            self._array = tf.constant(array, tf.uint8)
+
+    def _read(self, indices):
+        return tf.gather(self._array, indices)
+
+
+class FileImages(_IndexedImages):
+    """Image files that are read and decoded when their turn comes.
+
+    Args:
+        paths: the files, in fixed order.
+        image_shape: `(H, W, C)`.
+        read: `read(path) -> uint8 [H, W, C]`; raises for a file that is no image.
+        skip_corrupt: replace a file that cannot be read by the next that can.
+    """
+
+    def __init__(
+        self,
+        paths: list[str],
+        image_shape: tuple[int, int, int],
+        read: Callable[[str], np.ndarray],
+        skip_corrupt: bool,
+    ):
+        self.num_images = len(paths)
+        self.image_shape = image_shape
+        self._paths, self._read_file, self._skip = paths, read, skip_corrupt
+
+    def _read(self, indices):
+        return tf.map_fn(
+            lambda i: tf.numpy_function(self._read_one, [i], tf.uint8),
+            indices,
+            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+            parallel_iterations=16,
+        )
+
+    def _read_one(self, index: np.int64) -> np.ndarray:
+        for offset in range(self.num_images):
+            try:
+                return self._read_file(self._paths[(int(index) + offset) % self.num_images])
+            except ValueError:
+                if not self._skip:
+                    raise
+        raise ValueError("none of the images can be read")
+
+
+class RecordImages(Images):
+    """Records of a prepared TFDS data set, too many to be held decoded.
+
+    Each epoch shuffles the shards, then the encoded records in a buffer. Resuming skips encoded
+    records; only what is used is decoded.
+
+    Args:
+        shards: `(path, skip, take)` of each file; take -1 is all of it.
+        num_images: records in all shards.
+        image_shape: `(H, W, C)`.
+        decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
+    """
+
+    def __init__(
+        self,
+        shards: list[tuple[str, int, int]],
+        num_images: int,
+        image_shape: tuple[int, int, int],
+        decode: Callable[[tf.Tensor], tf.Tensor],
+    ):
+        self.num_images, self.image_shape = num_images, image_shape
+        self._paths, self._skips, self._takes = zip(*shards)
+        self._decode = decode
+
+    def train_batches(self, *, batch_size, seed, first_step, rows=None):
+        low, high = rows or (0, batch_size)
+        first_epoch, skip = divmod(first_step * batch_size, self.num_images)
+        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        records = epochs.flat_map(lambda epoch: self._epoch(epoch, seed)).skip(skip)
+        if (low, high) != (0, batch_size):
+            batches = records.batch(batch_size, drop_remainder=True)
+            records = batches.map(lambda batch: batch[low:high]).unbatch()
+        images = records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return images.batch(high - low, drop_remainder=True)
+
+    def eval_images(self, num_images):
+        return np.stack(list(self.in_order().take(num_images).as_numpy_iterator()))
+
+    def in_order(self) -> tf.data.Dataset:
+        """Every image once, uint8 `[H, W, C]`, in the order of the files."""
+        shards = tf.data.Dataset.from_tensor_slices(self._tables())
+        records = shards.flat_map(_read_shard)
+        return records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+    def _tables(self):
+        return (
+            tf.constant(self._paths),
+            tf.constant(self._skips, tf.int64),
+            tf.constant(self._takes, tf.int64),
+        )
+
+    def _epoch(self, epoch, seed):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(self._paths)), tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        shards = tf.data.Dataset.from_tensor_slices(
+            tuple(tf.gather(table, order) for table in self._tables())
+        )
+        records = shards.interleave(_read_shard, cycle_length=16, deterministic=True)
+        buffer = min(SHUFFLE_BUFFER, self.num_images)
+        return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
+
+
+def _read_shard(path, skip, take):
+    return tf.data.TFRecordDataset(path).skip(skip).take(take)

@@ -1,0 +1,68 @@
+"""Images of any size to one size: cover the target, then cut out the centre."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from bdm_tf.errors import UserError
+
+
+def checked_size(image_size) -> tuple[int, int] | None:
+    """An int or a pair as `(height, width)`; None stays None."""
+    if image_size is None:
+        return None
+    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(pair) != 2 or any(not isinstance(v, int) or v < 1 for v in pair):
+        raise UserError(f"image_size={image_size!r} must be a number or (height, width), above 0")
+    return pair
+
+
+def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Reads an image file of any format that Pillow knows as uint8 `[H, W, channels]`.
+
+    Raises:
+        ValueError: the file is no image, or is damaged; the message names it.
+    """
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return fit(Image.open(io.BytesIO(content)), size, channels)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is not a readable image: {error}") from error
+
+
+def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
+    """Turns, converts, resizes and centre-crops a Pillow image to uint8 `[H, W, channels]`."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
+        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    height, width = size
+    if image.size != (width, height):
+        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(height, width, channels)
+
+
+def fit_tensor(image: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:
+    """What `fit` does, for uint8 `[h, w, c]` inside a TensorFlow graph."""
+    height, width = size
+    image = tf.cast(image, tf.float32)
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    scale = tf.reduce_max(tf.constant([height, width], tf.float32) / shape)
+    covering = tf.maximum(tf.cast(tf.round(shape * scale), tf.int32), [height, width])
+    image = tf.image.resize(image, covering, method="bicubic", antialias=True)
+    top, left = (covering[0] - height) // 2, (covering[1] - width) // 2
+    image = image[top : top + height, left : left + width]
+    if image.shape[2] == 3 and channels == 1:
+        image = tf.image.rgb_to_grayscale(image)
+    elif image.shape[2] == 1 and channels == 3:
+        image = tf.image.grayscale_to_rgb(image)
+    image = tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+    return tf.ensure_shape(image, [height, width, channels])

@@ -1,0 +1,191 @@
+"""The SavedModel: sampling for someone who has only TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+import bdm_tf
+import gin
+from bdm_tf import config
+from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.errors import UserError
+from bdm_tf.figures import sample_to_file
+from bdm_tf.model import Model, SampleSettings, build_sample_settings
+from bdm_tf.training.state import raw_variables
+
+FINAL_IMAGES = 100
+
+
+class ExportedModel(tf.Module):
+    """What is saved: `sample`, `predict` and `diffuse`.
+
+    Args:
+        model: the trained model; its averaged weights are exported.
+        settings: sampler and number of steps.
+        chunk_size: images drawn at a time. Chunks are aligned and always full, so that an image
+            is the same to the bit whatever else is asked for with it.
+    """
+
+    def __init__(self, model: Model, settings: SampleSettings, chunk_size: int):
+        super().__init__()
+        # Only the variables are tracked: Keras 3 layers with several inputs cannot be saved.
+        self.weights = raw_variables(model.ema_network.trainable_variables)
+        shape = model.image_shape
+        chunk_shape = (chunk_size, *shape)
+        # Not attributes: tf.Module would track the Keras layers inside.
+        denoiser, process, sampler = model.denoiser(), model.process, settings.sampler
+        default_steps = settings.num_steps
+
+        def sample(seed, num_images, num_steps, first):
+            checks = [
+                tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
+                tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
+                tf.debugging.assert_non_negative(first, "first must not be negative"),
+            ]
+            with tf.control_dependencies(checks):
+                steps = tf.where(num_steps == 0, default_steps, num_steps)
+            first_chunk = first // chunk_size
+            count = (first + num_images - 1) // chunk_size - first_chunk + 1
+
+            def draw(i, drawn):
+                start = (first_chunk + i) * chunk_size
+                x = sampler(denoiser, shape=chunk_shape, seed=seed, num_steps=steps, first=start)
+                return i + 1, drawn.write(i, to_uint8(x))
+
+            drawn = tf.TensorArray(tf.uint8, size=count, element_shape=chunk_shape)
+            _, drawn = tf.while_loop(
+                lambda i, _: i < count, draw, [0, drawn], parallel_iterations=1
+            )
+            images = tf.reshape(drawn.stack(), [-1, *shape])
+            offset = first - first_chunk * chunk_size
+            return images[offset : offset + num_images]
+
+        def spec(name, dtype, *dimensions):
+            return tf.TensorSpec(dimensions, dtype, name=name)
+
+        batch = (None, *shape)
+        self.sample = tf.function(
+            sample,
+            input_signature=[
+                spec("seed", tf.int32, 2),
+                spec("num_images", tf.int32),
+                spec("num_steps", tf.int32),
+                spec("first", tf.int32),
+            ],
+        )
+        self.predict = tf.function(
+            lambda z_t, t: denoiser.network(z_t, t),
+            input_signature=[spec("z_t", tf.float32, *batch), spec("t", tf.float32, None)],
+        )
+        self.diffuse = tf.function(
+            lambda x, t, eps: process.diffuse(x, t, eps),
+            input_signature=[
+                spec("x", tf.float32, *batch),
+                spec("t", tf.float32, None),
+                spec("eps", tf.float32, *batch),
+            ],
+        )
+
+    def signatures(self) -> dict:
+        """The named signatures, each with a dictionary as its result."""
+
+        def named(function, result):
+            specs = function.input_signature
+            return tf.function(lambda *args: {result: function(*args)}, input_signature=specs)
+
+        return {
+            "serving_default": named(self.sample, "images"),
+            "predict": named(self.predict, "prediction"),
+            "diffuse": named(self.diffuse, "z_t"),
+        }
+
+
+@gin.register
+def export_saved_model(
+    model: Model, step: int, export_dir: str, overwrite: bool = False, chunk_size: int = 16
+) -> None:
+    """Writes the SavedModel of a model; it appears under its name only when whole.
+
+    Args:
+        model: with its averaged weights.
+        step: the training step they come from.
+        export_dir: where to write it.
+        overwrite: replace what is there.
+        chunk_size: see `ExportedModel`.
+
+    Raises:
+        UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
+    """
+    check_free(export_dir, overwrite)
+    partial = export_dir.rstrip("/") + ".partial"
+    settings = build_sample_settings()
+    try:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.rmtree(partial)
+        exported = ExportedModel(model, settings, chunk_size)
+        tf.saved_model.save(exported, partial, signatures=exported.signatures())
+        extra = os.path.join(partial, "assets.extra")
+        tf.io.gfile.makedirs(extra)
+        with tf.io.gfile.GFile(os.path.join(extra, "model_info.json"), "w") as file:
+            json.dump(_model_info(model, settings, step), file, indent=2)
+        if tf.io.gfile.exists(export_dir):
+            tf.io.gfile.rmtree(export_dir)
+        tf.io.gfile.rename(partial, export_dir)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"the SavedModel cannot be written to {export_dir}: {error}") from error
+
+
+def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:
+    """`export_saved_model` with what gin's current configuration says of it."""
+    gin.get_configurable("export_saved_model")(model, step, export_dir, overwrite)
+
+
+def finish_run(model: Model, step: int, workdir: str) -> None:
+    """Ends a run: `saved_model/`, unless it is there already, and a grid drawn from it."""
+    export_dir = os.path.join(workdir, "saved_model")
+    if tf.io.gfile.exists(export_dir) and _exported_step(export_dir) == step:
+        print(f"step {step} is done already: {export_dir}")
+        return
+    export(model, step, export_dir, overwrite=True)
+    output = os.path.join(workdir, "samples", "final.png")
+    print(f"exported {export_dir}; drawing {output}", flush=True)
+    sample_to_file(export_dir, output, num_images=FINAL_IMAGES, seed=0, first=0, num_steps=0)
+
+
+def _exported_step(export_dir: str) -> int | None:
+    path = os.path.join(export_dir, "assets.extra", "model_info.json")
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)["step"]
+
+
+def check_free(export_dir: str, overwrite: bool) -> None:
+    """Raises a `UserError` if `export_dir` exists and must not be overwritten."""
+    if tf.io.gfile.exists(export_dir) and not overwrite:
+        raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
+
+
+def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
+    text = config.operative_text()
+    values = config.parameters(text)
+    return {
+        "data_set": values.get("TFDSImages.name", "a folder of images").strip("'\""),
+        "image_shape": list(model.image_shape),
+        "step": step,
+        "ema_decay": float(values.get("train.ema_decay", "nan")),
+        "process": type(model.process).__name__,
+        "objective": type(model.objective).__name__,
+        "sampler": type(settings.sampler).__name__,
+        "num_steps": settings.num_steps,
+        "versions": {
+            "bdm_tf": bdm_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "config": values,
+    }

@@ -1,0 +1,62 @@
+"""Grids of images as PNG files."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from bdm_tf.errors import UserError
+
+
+def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
+    """Lays uint8 images `[N, H, W, C]` out as one `[H', W', C]`, near square unless told."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    canvas = np.zeros((rows * columns, height + padding, width + padding, channels), np.uint8)
+    canvas[:count, :height, :width] = images
+    canvas = canvas.reshape(rows, columns, height + padding, width + padding, channels)
+    canvas = canvas.transpose(0, 2, 1, 3, 4).reshape(rows * (height + padding), -1, channels)
+    return canvas[: canvas.shape[0] - padding, : canvas.shape[1] - padding]
+
+
+def write_grid(images: np.ndarray, path: str, min_side: int = 512) -> None:
+    """Writes a grid of uint8 images as PNG, small ones enlarged by whole pixels."""
+    canvas = grid(images)
+    factor = max(1, min_side // max(canvas.shape[:2]))
+    canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
+    content = io.BytesIO()
+    Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(content, "PNG")
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(content.getvalue())
+
+
+def sample_to_file(
+    saved_model: str, output: str, *, num_images: int, seed: int, first: int, num_steps: int
+) -> None:
+    """Draws images from a SavedModel into a grid (.png) or an array `images` (.npz).
+
+    Raises:
+        UserError: `saved_model` is no SavedModel of this library.
+    """
+    if not tf.saved_model.contains_saved_model(saved_model):
+        raise UserError(f"--saved_model={saved_model} is not a SavedModel")
+    model = tf.saved_model.load(saved_model)
+    if not hasattr(model, "sample"):
+        raise UserError(f"--saved_model={saved_model} has no sample(): it is of another library")
+    images = model.sample(
+        seed=tf.constant([0, seed]),
+        num_images=tf.constant(num_images),
+        num_steps=tf.constant(num_steps),
+        first=tf.constant(first),
+    ).numpy()
+    if output.endswith(".npz"):
+        with tf.io.gfile.GFile(output, "wb") as file:
+            np.savez_compressed(file, images=images)
+    else:
+        write_grid(images, output)
+    print(f"wrote {num_images} images to {output}")

@@ -1,0 +1,93 @@
+"""The parts that gin chose, put together; weights from a workdir."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+import gin
+from bdm_tf import config
+from bdm_tf.denoiser import Denoiser
+from bdm_tf.errors import UserError
+from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
+from bdm_tf.training.state import raw_variables
+
+
+@gin.register
+class Model:
+    """A diffusion model: process, objective, and the network twice (weights and their average).
+
+    Args:
+        image_shape: `(H, W, C)`.
+        network: makes a network from `image_shape`.
+        process: makes a process from `image_shape`.
+        objective: what the network learns.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        network: Callable,
+        process: Callable,
+        objective: Callable,
+    ):
+        self.image_shape = tuple(image_shape)
+        self.process = process(image_shape=self.image_shape)
+        self.objective = objective
+        self.network = network(image_shape=self.image_shape)
+        self.ema_network = network(image_shape=self.image_shape, name="ema")
+
+    def denoiser(self) -> Denoiser:
+        """The denoiser with the averaged weights, which samples are drawn with."""
+        return Denoiser(self.ema_network, self.process)
+
+
+@gin.register("sample")
+class SampleSettings:
+    """How finished models are sampled.
+
+    Args:
+        sampler: the sampler.
+        num_steps: its number of steps, T.
+    """
+
+    def __init__(self, sampler: Callable, num_steps: int = 1000):
+        self.sampler, self.num_steps = sampler, num_steps
+
+
+def build_model() -> Model:
+    """The model of gin's current configuration."""
+    return gin.get_configurable("Model")()
+
+
+def build_sample_settings() -> SampleSettings:
+    """The sampling settings of gin's current configuration."""
+    return gin.get_configurable("sample")()
+
+
+def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
+    """Rebuilds a trained model from a workdir alone, with its averaged weights.
+
+    Args:
+        workdir: what `launch/train.py` wrote.
+        step: a checkpoint's step; None is the newest.
+
+    Returns:
+        The model and its step. gin's configuration is then that of the workdir.
+
+    Raises:
+        UserError: no such workdir or checkpoint.
+    """
+    path = os.path.join(workdir, "config.gin")
+    if not tf.io.gfile.exists(path):
+        raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
+    with tf.io.gfile.GFile(path) as file:
+        config.parse_text(file.read())
+    checkpoint = find_checkpoint(workdir, step)
+    model = build_model()
+    weights = raw_variables(model.ema_network.trainable_variables)
+    saved = tf.train.Checkpoint(ema_weights=weights)
+    saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    return model, checkpoint_step(checkpoint)

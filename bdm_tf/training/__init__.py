@@ -1,0 +1,1 @@
+"""Training: strategy, state, checkpoints, the step, the loop."""

@@ -1,0 +1,99 @@
+"""Saving and restoring: the last few checkpoints, every M-th for good, a broken one passed over."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import tensorflow as tf
+from absl import logging
+
+from bdm_tf.errors import UserError
+
+_KEPT = "kept"
+
+
+class Checkpoints:
+    """The checkpoints of a workdir, `checkpoints/ckpt-STEP`.
+
+    Args:
+        checkpoint: what is saved.
+        directory: the folder `checkpoints`.
+        keep: how many of the newest are kept.
+        keep_every: steps between checkpoints that are copied to `checkpoints/kept` and never
+            deleted; 0 keeps none.
+    """
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, directory: str, keep: int, keep_every: int):
+        self._checkpoint, self._directory, self._keep_every = checkpoint, directory, keep_every
+        self._manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep)
+
+    def save(self, step: int) -> str:
+        """Writes the checkpoint of a step and returns its path."""
+        path = self._manager.save(checkpoint_number=step)
+        if self._keep_every and step % self._keep_every == 0:
+            kept = os.path.join(self._directory, _KEPT)
+            tf.io.gfile.makedirs(kept)
+            for file in sorted(tf.io.gfile.glob(path + ".*"), reverse=True):  # the index last
+                tf.io.gfile.copy(file, os.path.join(kept, os.path.basename(file)), overwrite=True)
+        return path
+
+    def restore(self) -> str | None:
+        """Restores the newest checkpoint that can be read and returns its path; None if none is.
+
+        Raises:
+            UserError: there are checkpoints, but none of them can be read.
+        """
+        paths = saved_checkpoints(self._directory)
+        for path in reversed(paths):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+                return path
+            except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+                reason = str(error).splitlines()[0][:300]
+                logging.warning("checkpoint %s is broken and passed over: %s", path, reason)
+        if paths:
+            raise UserError(
+                f"none of the {len(paths)} checkpoints in {self._directory} can be read; move the "
+                "folder away to start again"
+            )
+        return None
+
+    def latest(self) -> str | None:
+        """Path of the newest checkpoint."""
+        return (saved_checkpoints(self._directory) or [None])[-1]
+
+
+def saved_checkpoints(directory: str) -> list[str]:
+    """Paths of the complete checkpoints of a folder, kept ones included, oldest first."""
+    found = {}
+    for folder in (os.path.join(directory, _KEPT), directory):
+        for index in tf.io.gfile.glob(os.path.join(folder, "ckpt-*.index")):
+            found[checkpoint_step(index)] = index[: -len(".index")]
+    return [found[step] for step in sorted(found)]
+
+
+def checkpoint_step(path: str) -> int:
+    """The step in a checkpoint's name."""
+    match = re.search(r"ckpt-(\d+)(\.index)?$", path)
+    if match is None:
+        raise UserError(f"{path} is not the name of a checkpoint (ckpt-STEP)")
+    return int(match.group(1))
+
+
+def find_checkpoint(workdir: str, step: int | None) -> str:
+    """Path of a workdir's checkpoint of a step, or of its newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    directory = os.path.join(workdir, "checkpoints")
+    paths = saved_checkpoints(directory)
+    if step is None and paths:
+        return paths[-1]
+    for path in paths:
+        if checkpoint_step(path) == step:
+            return path
+    steps = ", ".join(str(checkpoint_step(path)) for path in paths) or "none"
+    wanted = "" if step is None else f" of step {step}"
+    raise UserError(f"{directory} has no checkpoint{wanted}; steps saved: {steps}")

@@ -1,0 +1,143 @@
+"""The training step on all replicas, many steps a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
+
+_ALGORITHM = "philox"
+# What a random number is for; with the seed and the step it makes the seed of the draw.
+_TIME, _NOISE, _DROPOUT = 0, 1, 2
+
+
+class Trainer:
+    """Binds a model, its state and a strategy to a training step (Algorithm 2).
+
+    Noise and times belong to the example (seed, step, place in the global batch), so the step does
+    not depend on the number of replicas; dropout masks do.
+
+    Args:
+        strategy: where the step runs.
+        model: the `Model`.
+        state: its `TrainState`.
+        batch_size: examples in the global batch.
+        seed: an integer.
+        ema_decay: of the weights' moving average, warmed up as min(decay, (1 + n) / (10 + n)).
+        clip_norm: bound on the global norm of the reduced gradient; None for none.
+        jit_compile: whether XLA compiles the step.
+    """
+
+    def __init__(
+        self,
+        *,
+        strategy: tf.distribute.Strategy,
+        model,
+        state: TrainState,
+        batch_size: int,
+        seed: int,
+        ema_decay: float,
+        clip_norm: float | None,
+        jit_compile: bool,
+    ):
+        self._strategy, self._model, self._state = strategy, model, state
+        self._batch_size, self._seed = batch_size, seed
+        self._ema_decay, self._clip_norm = ema_decay, clip_norm
+        self._step = tf.function(self._replica_step, jit_compile=jit_compile or None)
+        self._eval = tf.function(self._eval_batch)
+
+    @tf.function
+    def _many_steps(self, iterator, num_steps):
+        records = tf.TensorArray(tf.float32, size=num_steps, element_shape=[STEP_RECORD])
+        for i in tf.range(num_steps):
+            result = self._strategy.run(self._step, args=(next(iterator), self._state.step))
+            records = records.write(i, self._strategy.experimental_local_results(result)[0])
+            self._state.step.assign_add(1)
+        return records.stack()
+
+    def run(self, iterator: Iterator, num_steps: int) -> np.ndarray:
+        """Takes steps and returns float32 `[num_steps, STEP_RECORD]`, a row a step."""
+        return self._many_steps(iterator, tf.constant(num_steps)).numpy()
+
+    def eval_loss(self, images: np.ndarray) -> float:
+        """Mean loss of the averaged weights on images, with the same times and noise every time.
+
+        Args:
+            images: float32 `[N, H, W, C]` in [-1, 1]; what does not fill a batch is left out.
+        """
+        size = min(self._batch_size, len(images))
+        batches = range(0, len(images) - size + 1, size)
+        losses = [
+            self._eval(tf.constant(images[start : start + size]), tf.constant(start, tf.int64))
+            for start in batches
+        ]
+        return float(np.mean([loss.numpy() for loss in losses]))
+
+    def _replica_step(self, batch, step):
+        x, row = batch["image"], batch["row"]
+        count = x.shape[0]
+        t, eps = self._draw(step, self._batch_size)
+        t = tf.slice(t, [row], [count])
+        eps = tf.slice(eps, [row, 0, 0, 0], x.shape)
+        dropout_seed = self._seed_for(step, _DROPOUT) + tf.stack([0, row])
+        model, weights = self._model, self._state.weights
+        with tf.GradientTape() as tape:
+            losses = model.objective(model.network, model.process, x, t, eps, dropout_seed)
+            loss = tf.reduce_sum(losses) / self._batch_size
+        gradients = tape.gradient(loss, weights)
+        replica = tf.distribute.get_replica_context()
+        bins = tf.one_hot(tf.minimum(tf.cast(t * TIME_BINS, tf.int32), TIME_BINS - 1), TIME_BINS)
+        by_bin = tf.concat(
+            [loss[None], tf.linalg.matvec(bins, losses, transpose_a=True), tf.reduce_sum(bins, 0)],
+            axis=0,
+        )
+        if replica.num_replicas_in_sync > 1:
+            *gradients, by_bin = replica.all_reduce(
+                tf.distribute.ReduceOp.SUM, [*gradients, by_bin]
+            )
+        norm = tf.linalg.global_norm(gradients)
+        if self._clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
+        done = tf.cast(step, tf.float32)
+        decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
+        replica.merge_call(self._update, args=(gradients, decay))
+        return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
+
+    def _update(self, strategy, gradients, decay):
+        """Applies reduced gradients and moves the average; runs once for all replicas."""
+        state = self._state
+        # Called outside the replicas, a Keras optimizer does not sum the gradients once more.
+        state.optimizer.apply_gradients(zip(gradients, state.network.trainable_variables))
+
+        def move(ema, weight, decay):
+            ema.assign_sub((1.0 - decay) * (ema - weight))
+
+        for ema, weight in zip(state.ema_weights, state.weights):
+            strategy.extended.update(ema, move, args=(weight, decay), group=False)
+
+    def _eval_batch(self, x, start):
+        def loss(x):
+            count = x.shape[0]
+            t = (tf.range(count, dtype=tf.float32) + 0.5) / count
+            eps = self._noise(self._seed_for(start, _NOISE), x.shape)
+            model = self._model
+            return tf.reduce_mean(model.objective(model.ema_network, model.process, x, t, eps))
+
+        result = self._strategy.run(loss, args=(x,))
+        return self._strategy.experimental_local_results(result)[0]
+
+    def _draw(self, step, count):
+        """Times `[count]` and noise `[count, H, W, C]` of a step, for the global batch."""
+        t = tf.random.stateless_uniform([count], self._seed_for(step, _TIME), alg=_ALGORITHM)
+        shape = [count, *self._model.image_shape]
+        return t, self._noise(self._seed_for(step, _NOISE), shape)
+
+    def _noise(self, seed, shape):
+        return tf.random.stateless_normal(shape, seed, alg=_ALGORITHM)
+
+    def _seed_for(self, step, purpose):
+        seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(step, tf.int32)])
+        return tf.random.experimental.stateless_fold_in(seed, purpose, alg=_ALGORITHM)

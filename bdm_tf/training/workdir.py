@@ -1,0 +1,99 @@
+"""The files of a run: config.gin, metrics.jsonl, sample grids, TensorBoard logs."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.errors import UserError
+from bdm_tf.figures import write_grid
+
+
+class Workdir:
+    """A run's folder.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        try:
+            tf.io.gfile.makedirs(self._file("samples"))
+            write_atomically(self._file(".writable"), "")
+            tf.io.gfile.remove(self._file(".writable"))
+        except (tf.errors.OpError, OSError) as error:
+            raise UserError(f"--workdir={path} cannot be written to: {error}") from error
+        self.checkpoints = self._file("checkpoints")
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def claim(self, text: str) -> None:
+        """Saves the operative configuration, or checks that it is the one the run began with.
+
+        Raises:
+            UserError: the folder holds a run of another configuration; nothing is changed.
+        """
+        path = self._file("config.gin")
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                changed = config.differences(file.read(), text)
+            if changed:
+                lines = "\n  ".join(changed)
+                raise UserError(
+                    f"--workdir={self.path} holds a run with another configuration:\n  {lines}\n"
+                    "Give another --workdir, or the parameters that the run began with."
+                )
+        write_atomically(path, text)
+
+    def forget_after(self, step: int) -> None:
+        """Cuts metrics.jsonl back to a step: what comes later is about to be computed again."""
+        path = self._file("metrics.jsonl")
+        if not tf.io.gfile.exists(path):
+            return
+        with tf.io.gfile.GFile(path) as file:
+            lines = file.read().splitlines()
+        kept = [line for line in lines if _step_of(line) <= step]
+        if kept != lines:
+            write_atomically(path, "".join(line + "\n" for line in kept))
+
+    def write_metrics(self, step: int, scalars: dict[str, float]) -> None:
+        """Appends a line to metrics.jsonl and writes the scalars for TensorBoard."""
+        with tf.io.gfile.GFile(self._file("metrics.jsonl"), "a") as file:
+            file.write(json.dumps({"step": step, **scalars}) + "\n")
+        with self._summaries().as_default():
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value, step=step)
+        self._summaries().flush()
+
+    def write_samples(self, step: int, images: np.ndarray) -> None:
+        """Writes a grid of uint8 images to samples/ and for TensorBoard."""
+        write_grid(images, self._file("samples", f"step_{step:08d}.png"))
+        with self._summaries().as_default():
+            tf.summary.image("samples", images, step=step, max_outputs=16)
+
+    def _summaries(self) -> tf.summary.SummaryWriter:
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._file("logs"))
+        return self._writer
+
+    def _file(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Writes a file that is either as it was or whole."""
+    partial = f"{path}.partial"
+    with tf.io.gfile.GFile(partial, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):  # the last line of a run that was killed while it wrote
+        return float("inf")

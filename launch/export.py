@@ -1,0 +1,34 @@
+"""Exports a checkpoint: python launch/export.py --workdir=DIR --export_dir=DIR"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags
+
+from bdm_tf.errors import UserError, exits_on_user_error
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "What launch/train.py wrote.")
+_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the SavedModel goes.")
+_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_dir.")
+
+
+@exits_on_user_error
+def main(argv: list[str]) -> None:
+    if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
+        raise UserError("usage: launch/export.py --workdir=DIR --export_dir=DIR [--step=N]")
+
+    from bdm_tf import data, diffusion, networks, objectives, sampling  # noqa: F401, for gin
+    from bdm_tf.export import check_free, export
+    from bdm_tf.model import load_model
+    from bdm_tf.training import loop  # noqa: F401, for gin
+
+    check_free(_EXPORT_DIR.value, _OVERWRITE.value)
+    model, step = load_model(_WORKDIR.value, _STEP.value)
+    export(model, step, _EXPORT_DIR.value, overwrite=_OVERWRITE.value)
+    print(f"exported step {step} to {_EXPORT_DIR.value}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,57 @@
+"""Trains a model: python launch/train.py --gin_file=gin/digits.gin"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags
+
+from bdm_tf import config
+from bdm_tf.errors import UserError, exits_on_user_error
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/<gin file>.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
+    "Where to train.",
+)
+_TPU = flags.DEFINE_string("tpu", None, "Name or address of a Cloud TPU.")
+_ON_CORRUPT_IMAGE = flags.DEFINE_enum(
+    "on_corrupt_image", "stop", ["stop", "skip"], "What to do about a file that is no image."
+)
+
+
+@exits_on_user_error
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected arguments {argv[1:]}; flags look like --gin_file=FILE")
+    if not _GIN_FILE.value:
+        raise UserError("--gin_file is missing, for instance --gin_file=gin/digits.gin")
+
+    # Here, so that a wrong flag is answered before TensorFlow is loaded.
+    from bdm_tf import data, diffusion, networks, objectives, sampling  # noqa: F401, for gin
+    from bdm_tf.export import finish_run
+    from bdm_tf.training.loop import train
+    from bdm_tf.training.strategy import make_strategy
+
+    config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
+    workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))
+    stopped_by = train(
+        workdir,
+        make_strategy(_STRATEGY.value, _TPU.value),
+        lambda model, step: finish_run(model, step, workdir),
+        data_dir=_DATA_DIR.value,
+        on_corrupt_image=_ON_CORRUPT_IMAGE.value,
+    )
+    if stopped_by is not None:
+        sys.exit(128 + stopped_by)
+
+
+if __name__ == "__main__":
+    app.run(main)
