@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 import gin
 from bdm_tf.errors import UserError
 
-# A run may be continued with other values of these: they change when things happen, not what is learnt.
+# A run may go on with other values of these: they change when things happen, not what is learnt.
 CADENCES = frozenset(
     f"train.{name}"
     for name in (
-        "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every eval_every "
-        "sample_every sample_images sample_num_steps sample_sampler"
+        "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
+        "eval_every eval_images sample_every sample_images sample_num_steps sample_sampler"
     ).split()
 )
 

@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 
 def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """Wraps a command's `main`: a `UserError` is printed as one message and the exit status is 1."""
+    """Wraps a command's `main`: a `UserError` is printed as a message, the exit status is 1."""
 
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:

@@ -21,7 +21,7 @@ _EVAL_NAMES = ("test", "val", "validation", "eval")
 
 @gin.register
 class ImageFolder:
-    """Images below a folder: flat, or laid out `split/label/*` as `tfds.folder_dataset.ImageFolder`.
+    """Images below a folder: flat, or `split/label/*` as in `tfds.folder_dataset.ImageFolder`.
 
     If the folder holds `train/`, that is the training split, and `test/`, `val/`, `validation/`
     or `eval/` the evaluation split; otherwise every image below it is training data.

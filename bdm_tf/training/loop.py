@@ -119,7 +119,7 @@ def train(
     rate = WarmUp(learning_rate, warmup_steps)
     with strategy.scope():
         model = build_model()
-        settings = build_sample_settings()
+        build_sample_settings()  # so that config.gin has its parameters
         make_optimizer = optimizer or keras.optimizers.Adam
         state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
     files.claim(config.operative_text())
@@ -241,7 +241,7 @@ def _check_finite(records: np.ndarray, step: int, last_good: str | None) -> None
     if bad.any():
         saved = last_good or "none was saved"
         raise UserError(
-            f"the loss is not finite at step {step + int(bad.argmax()) + 1}; nothing was saved since "
-            f"the last good checkpoint ({saved}). A lower train.learning_rate, train.clip_norm or "
+            f"the loss is not finite at step {step + int(bad.argmax()) + 1}; the last good "
+            f"checkpoint ({saved}) is untouched. A lower train.learning_rate, train.clip_norm or "
             "train.warmup_steps may help."
         )

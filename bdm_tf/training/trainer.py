@@ -103,14 +103,16 @@ class Trainer:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
         done = tf.cast(step, tf.float32)
         decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
-        replica.merge_call(self._update, args=(gradients, decay))
+        # A Keras optimizer sums over the replicas itself: of equal parts, the sum is the gradient.
+        parts = [gradient / replica.num_replicas_in_sync for gradient in gradients]
+        trainable = self._model.network.trainable_variables
+        self._state.optimizer.apply_gradients(zip(parts, trainable))
+        replica.merge_call(self._move_average, args=(decay,))
         return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
 
-    def _update(self, strategy, gradients, decay):
-        """Applies reduced gradients and moves the average; runs once for all replicas."""
+    def _move_average(self, strategy, decay):
+        """Moves the averaged weights; runs once for all replicas."""
         state = self._state
-        # Called outside the replicas, a Keras optimizer does not sum the gradients once more.
-        state.optimizer.apply_gradients(zip(gradients, state.network.trainable_variables))
 
         def move(ema, weight, decay):
             ema.assign_sub((1.0 - decay) * (ema - weight))
