@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
 
@@ -31,4 +31,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
     app.run(main)

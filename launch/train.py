@@ -5,7 +5,7 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from bdm_tf import config
 from bdm_tf.errors import UserError, exits_on_user_error
@@ -54,4 +54,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
     app.run(main)

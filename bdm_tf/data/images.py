@@ -198,7 +198,7 @@ class RecordImages(Images):
         shards = tf.data.Dataset.from_tensor_slices(
             tuple(tf.gather(table, order) for table in self._tables())
         )
-        records = shards.interleave(_read_shard, cycle_length=16, deterministic=True)
+        records = shards.interleave(_read_shard, cycle_length=16)
         buffer = min(SHUFFLE_BUFFER, self.num_images)
         return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
 

@@ -53,6 +53,8 @@ def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
 def fit_tensor(image: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:
     """What `fit` does, for uint8 `[h, w, c]` inside a TensorFlow graph."""
     height, width = size
+    if image.shape == (height, width, channels):
+        return image
     image = tf.cast(image, tf.float32)
     shape = tf.cast(tf.shape(image)[:2], tf.float32)
     scale = tf.reduce_max(tf.constant([height, width], tf.float32) / shape)

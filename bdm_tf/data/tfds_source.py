@@ -66,10 +66,18 @@ class TFDSImages:
         if None in size:
             raise UserError(f"the images of {self._name} differ in size: set TFDSImages.image_size")
         shape = (*size, channels or 3)
-        train, evaluation = (s and self._images(builder, s, shape) for s in self._splits)
-        return train, evaluation
+        train_split, eval_split = self._splits
+        train = self._records(builder, train_split, shape)
+        evaluation = self._records(builder, eval_split, shape) if eval_split else None
+        if train.num_images * float(np.prod(shape)) > self._max_bytes:
+            return train, evaluation
+        array = np.empty((train.num_images, *shape), np.uint8)
+        batches = train.in_order().batch(500).as_numpy_iterator()
+        for start, batch in zip(range(0, len(array), 500), batches):
+            array[start : start + len(batch)] = batch
+        return InMemoryImages(array), evaluation
 
-    def _images(self, builder, split: str, shape) -> Images:
+    def _records(self, builder, split: str, shape) -> RecordImages:
         try:
             split_info = builder.info.splits[split]
         except (KeyError, ValueError) as error:
@@ -82,14 +90,7 @@ class TFDSImages:
             return fit_tensor(features.deserialize_example(record)[key], shape[:2], shape[2])
 
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
-        records = RecordImages(shards, split_info.num_examples, shape, decode)
-        if split_info.num_examples * float(np.prod(shape)) > self._max_bytes:
-            return records
-        array = np.empty((split_info.num_examples, *shape), np.uint8)
-        batches = records.in_order().batch(500).as_numpy_iterator()
-        for start, batch in zip(range(0, len(array), 500), batches):
-            array[start : start + len(batch)] = batch
-        return InMemoryImages(array)
+        return RecordImages(shards, split_info.num_examples, shape, decode)
 
 
 def prepared_builder(name: str, data_dir: str | None):

@@ -82,7 +82,7 @@ class Window:
         self._sums = self.variable.numpy()
 
     def averages(self) -> dict[str, float]:
-        """Mean loss, gradient norm and loss of each bin of t (bins that saw no example left out)."""
+        """Mean loss, gradient norm and loss of each bin of t (bins without examples left out)."""
         steps = max(self._sums[-1], 1.0)
         losses, counts = self._sums[2 : 2 + TIME_BINS], self._sums[2 + TIME_BINS : -1]
         found = {"loss": self._sums[0] / steps, "gradient_norm": self._sums[1] / steps}

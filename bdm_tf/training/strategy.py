@@ -30,7 +30,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
         return _tpu_strategy(tpu)
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        # Without GPUs: the logical CPUs, of which there are several only where someone asked for it.
+        # Without GPUs: the logical CPUs, several only where someone asked for it.
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([d.name for d in devices])
     return tf.distribute.OneDeviceStrategy(gpus[0].name if gpus else "/cpu:0")
@@ -39,7 +39,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
 def default_jit_compile(strategy: tf.distribute.Strategy) -> bool:
     """Whether XLA compiles the step when `train.jit_compile` does not say.
 
-    On CPUs it does not: measured in README.md. Mirrored variables on several GPUs cannot be reduced inside
+    On CPUs it does not. Several GPUs cannot reduce inside
     an XLA cluster; a TPU compiles whatever is said.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
@@ -65,6 +65,4 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"--strategy=tpu: cannot reach the TPU {tpu or 'local'}: {error}"
-        ) from error
+        raise UserError(f"--strategy=tpu: cannot reach {tpu or 'local'}: {error}") from error
