@@ -1,0 +1,64 @@
+"""Small data sets and runs that several tests share."""
+
+import os
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# The digits' gin file at a size that trains in seconds.
+TINY = [
+    "UNet.channels = 8",
+    "UNet.num_res_blocks = 1",
+    "UNet.attention_resolutions = ()",
+    "train.batch_size = 8",
+    "train.num_steps = 12",
+    "train.steps_per_call = 4",
+    "train.log_every = 3",
+    "train.checkpoint_every = 4",
+    "train.eval_every = 6",
+    "train.eval_images = 16",
+    "train.sample_every = 0",
+    "sample.num_steps = 3",
+    "export_saved_model.chunk_size = 4",
+]
+
+
+def command(script: str, *arguments: str) -> list[str]:
+    return [sys.executable, os.path.join(ROOT, "launch", script), *arguments]
+
+
+def train_command(workdir, data_dir, *parameters: str, extra=()) -> list[str]:
+    bindings = [f"--gin_param={p}" for p in [*TINY, *parameters]]
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'digits.gin')}"
+    paths = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    return command("train.py", gin_file, *bindings, *paths, *extra)
+
+
+def run(arguments, timeout=400):
+    """Runs a command from a folder that is not the repository and returns its result."""
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=timeout, cwd=os.path.expanduser("~")
+    )
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    from bdm_tf.data import TFDSImages
+
+    path = str(tmp_path_factory.mktemp("tfds"))
+    TFDSImages("digits").load(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, digits_dir):
+    """A workdir whose tiny training was never interrupted."""
+    workdir = str(tmp_path_factory.mktemp("run") / "whole")
+    result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return workdir

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs into a virtual environment (VENV, default .venv), then lints, checks types and tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+venv="${VENV:-.venv}"
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/pip" install --quiet -e ".[test]"
+"$venv/bin/ruff" check .
+"$venv/bin/mypy"
+"$venv/bin/python" -m pytest

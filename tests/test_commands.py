@@ -1,0 +1,154 @@
+"""The commands in real processes: resume, export, sample, and what they say to wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.conftest import command, run, train_command
+
+
+def saved_values(workdir):
+    reader = tf.train.load_checkpoint(os.path.join(workdir, "checkpoints"))
+    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+    return {
+        n: reader.get_tensor(n) for n in names if n != "save_counter/.ATTRIBUTES/VARIABLE_VALUE"
+    }
+
+
+def metrics(workdir):
+    with open(os.path.join(workdir, "metrics.jsonl")) as file:
+        rows = [json.loads(line) for line in file]
+    for row in rows:
+        row.pop("images_per_second", None)
+    return rows
+
+
+def test_killed_run_resumes_to_the_same_bits(tmp_path, digits_dir, finished_run):
+    workdir = str(tmp_path / "killed")
+    # Slow enough a cadence of output that each kill falls between two checkpoints.
+    for wanted in (4, 8):
+        process = subprocess.Popen(
+            train_command(workdir, digits_dir), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        index = os.path.join(workdir, "checkpoints", f"ckpt-{wanted}.index")
+        while not os.path.exists(index) and process.poll() is None:
+            process.stderr.read(1)  # progress output paces the loop
+        process.kill()
+        process.communicate()
+    result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "resuming at step" in result.stdout
+    whole, resumed = saved_values(finished_run), saved_values(workdir)
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert metrics(finished_run) == metrics(workdir)
+
+
+def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, digits_dir, finished_run):
+    workdir = str(tmp_path / "stopped")
+    arguments = train_command(workdir, digits_dir, "train.steps_per_call = 1")
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    seen = b""
+    while b"2/12" not in seen and process.poll() is None:
+        seen += process.stderr.read(1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM, seen[-2000:]
+    assert b"the same command goes on" in out
+    result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0, result.stderr[-3000:]
+    whole, resumed = saved_values(finished_run), saved_values(workdir)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert metrics(finished_run) == metrics(workdir)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(digits_dir, finished_run):
+    before = metrics(finished_run)
+    result = run(train_command(finished_run, digits_dir))
+    assert result.returncode == 0 and "done already" in result.stdout
+    assert metrics(finished_run) == before
+
+
+def test_metrics_have_every_scalar(finished_run):
+    rows = metrics(finished_run)
+    assert [r["step"] for r in rows] == [3, 6, 9, 12]
+    assert {"loss", "gradient_norm", "learning_rate"} <= rows[0].keys()
+    assert any(name.startswith("loss_by_t/") for name in rows[0])
+    assert [("eval_loss" in r) for r in rows] == [False, True, False, True]
+
+
+def test_another_configuration_is_refused_by_name(digits_dir, finished_run):
+    result = run(train_command(finished_run, digits_dir, "UNet.channels = 16"))
+    assert result.returncode == 1
+    assert "UNet.channels: 8 there, 16 here" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_export_needs_the_workdir_alone(tmp_path, finished_run):
+    out = str(tmp_path / "exported")
+    arguments = command("export.py", f"--workdir={finished_run}", f"--export_dir={out}", "--step=8")
+    result = run(arguments)
+    assert result.returncode == 0, result.stderr[-2000:]
+    with open(os.path.join(out, "assets.extra", "model_info.json")) as file:
+        info = json.load(file)
+    assert info["step"] == 8 and info["data_set"] == "digits" and info["num_steps"] == 3
+    again = run(arguments)
+    assert again.returncode == 1 and "--overwrite" in again.stderr
+
+
+def test_sample_writes_a_grid_and_an_array(tmp_path, finished_run):
+    model = f"--saved_model={os.path.join(finished_run, 'saved_model')}"
+    for name in ("grid.png", "images.npz"):
+        output = f"--output={tmp_path / name}"
+        result = run(command("sample.py", model, output, "--num_images=6"))
+        assert result.returncode == 0, result.stderr[-2000:]
+    images = np.load(tmp_path / "images.npz")["images"]
+    assert images.shape == (6, 8, 8, 1) and images.dtype == np.uint8
+
+
+BAD_TRAINING = {
+    "unknown parameter": (["--gin_param=UNet.chanels = 4"], "chanels"),
+    "misspelt class": (["--gin_param=train.data = @TFDSImage()"], "TFDSImage"),
+    "indivisible image": (["--gin_param=UNet.channel_multipliers = (1, 1, 1, 1, 1)"], "divisible"),
+    "no tpu": (["--strategy=tpu"], "no TPU is attached"),
+    "unwritable workdir": (["--workdir=/proc/nothing"], "cannot be written"),
+    "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digits"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAINING)
+def test_wrong_training_input_gets_a_clear_message(case, tmp_path, digits_dir):
+    flags, message = BAD_TRAINING[case]
+    result = run(train_command(tmp_path / "w", digits_dir, extra=flags))
+    assert result.returncode == 1, result.stderr[-2000:]
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+BAD_SAMPLING = {
+    "no model": (["--saved_model=/nowhere", "--output=a.png"], "not a SavedModel"),
+    "no images": (["--saved_model=/x", "--output=a.png", "--num_images=0"], "--num_images=0"),
+    "negative steps": (["--saved_model=/x", "--output=a.png", "--num_steps=-1"], "--num_steps=-1"),
+    "wrong ending": (["--saved_model=/x", "--output=a.gif"], "a.gif"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SAMPLING)
+def test_wrong_sampling_input_gets_a_clear_message(case):
+    flags, message = BAD_SAMPLING[case]
+    result = run(command("sample.py", *flags))
+    assert result.returncode == 1 and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_missing_gin_file_is_named(tmp_path):
+    result = run(command("train.py", "--gin_file=nowhere.gin", f"--workdir={tmp_path}"))
+    assert result.returncode == 1 and "nowhere.gin" in result.stderr
+    assert "Traceback" not in result.stderr

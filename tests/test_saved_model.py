@@ -1,0 +1,60 @@
+"""The SavedModel in a process that cannot import bdm_tf."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+SCRIPT = """
+import sys
+class Refuse:
+    def find_spec(self, name, *_):
+        assert name.split(".")[0] != "bdm_tf", "bdm_tf was imported"
+sys.meta_path.insert(0, Refuse())
+import numpy as np, tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+def draw(num_images, first):
+    return model.sample(seed=tf.constant([0, 7]), num_images=tf.constant(num_images),
+                        num_steps=tf.constant(0), first=tf.constant(first)).numpy()
+z = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype("float32")
+t = np.array([0.1, 0.5, 0.9], "float32")
+np.savez(sys.argv[2], whole=draw(100, 0), first=draw(37, 0), second=draw(1, 37),
+         third=draw(62, 38), middle=draw(4, 3),
+         prediction=model.predict(z_t=z, t=t).numpy(),
+         z_t=model.diffuse(x=z, t=t, eps=np.zeros_like(z)).numpy())
+"""
+
+
+def test_any_split_of_100_images_gives_the_same_bits(tmp_path, finished_run):
+    saved_model = os.path.join(finished_run, "saved_model")
+    output = str(tmp_path / "drawn.npz")
+    subprocess.run(
+        [sys.executable, "-c", SCRIPT, saved_model, output], check=True, cwd=tmp_path, timeout=300
+    )
+    drawn = np.load(output)
+    assert drawn["whole"].shape == (100, 8, 8, 1) and drawn["whole"].dtype == np.uint8
+    parts = np.concatenate([drawn["first"], drawn["second"], drawn["third"]])
+    np.testing.assert_array_equal(drawn["whole"], parts)
+    np.testing.assert_array_equal(drawn["whole"][3:7], drawn["middle"])
+    assert len(np.unique(drawn["whole"], axis=0)) > 90  # not one image over and over
+    assert drawn["prediction"].shape == (3, 8, 8, 1) and drawn["z_t"].shape == (3, 8, 8, 1)
+
+
+def test_saved_model_cli_runs_it(tmp_path, finished_run):
+    saved_model = os.path.join(finished_run, "saved_model")
+    cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
+    inputs = (
+        "seed=np.array([0,7],np.int32);num_images=np.int32(2);num_steps=np.int32(2);"
+        "first=np.int32(0)"
+    )
+    arguments = ["--tag_set", "serve", "--signature_def", "serving_default"]
+    result = subprocess.run(
+        [cli, "run", "--dir", saved_model, *arguments, "--input_exprs", inputs]
+        + ["--outdir", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert np.load(tmp_path / "images.npy").shape == (2, 8, 8, 1)

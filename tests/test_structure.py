@@ -1,0 +1,65 @@
+"""The house: imports go down, files stay small."""
+
+import ast
+import glob
+import os
+
+from tests.conftest import ROOT
+
+# From the ground up; a module may import what stands before it, or its own folder.
+FLOORS = [
+    "bdm_tf.errors",
+    "bdm_tf.config",
+    "bdm_tf.diffusion",
+    "bdm_tf.networks",
+    "bdm_tf.data",
+    "bdm_tf.denoiser",
+    "bdm_tf.objectives",
+    "bdm_tf.sampling",
+    "bdm_tf.training.strategy",
+    "bdm_tf.training.state",
+    "bdm_tf.training.checkpoints",
+    "bdm_tf.training.signals",
+    "bdm_tf.model",
+    "bdm_tf.figures",
+    "bdm_tf.training.workdir",
+    "bdm_tf.training.trainer",
+    "bdm_tf.training.loop",
+    "bdm_tf.export",
+]
+
+
+def floor(module):
+    matches = [i for i, name in enumerate(FLOORS) if f"{module}.".startswith(f"{name}.")]
+    return matches[0] if matches else -1  # bdm_tf itself, bdm_tf.training: nothing inside
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bdm_tf"):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules():
+    for path in glob.glob(os.path.join(ROOT, "bdm_tf", "**", "*.py"), recursive=True):
+        name = os.path.relpath(path, ROOT)[: -len(".py")].replace(os.sep, ".")
+        yield path, name.removesuffix(".__init__")
+
+
+def test_imports_go_down_only():
+    for path, module in modules():
+        with open(path) as file:
+            for name in imported(ast.parse(file.read())):
+                assert floor(name) <= floor(module), f"{module} imports {name}, which is above it"
+
+
+def test_every_module_has_its_floor():
+    for _, module in modules():
+        assert floor(module) >= 0 or module in ("bdm_tf", "bdm_tf.training"), module
+
+
+def test_no_file_is_longer_than_a_room_should_be():
+    for path, module in modules():
+        with open(path) as file:
+            assert len(file.readlines()) <= 320, module
