@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 import gin
+
 from bdm_tf.errors import UserError
 
 # A run may go on with other values of these: they change when things happen, not what is learnt.

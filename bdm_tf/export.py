@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 
+import gin
 import keras
 import tensorflow as tf
 
 import bdm_tf
-import gin
 from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError

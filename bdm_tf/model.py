@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+import gin
 import tensorflow as tf
 
-import gin
 from bdm_tf import config
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import gin
 import numpy as np
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-import gin
 from bdm_tf.data.images import FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import checked_size, decode_file
 from bdm_tf.errors import UserError
@@ -84,8 +84,8 @@ class ImageFolder:
         if len(paths) * float(np.prod(shape)) > self._max_bytes:
             return FileImages(paths, shape, self._decode, skip)
         with ThreadPoolExecutor() as pool:
-            loaded = pool.map(lambda path: self._decoded_or_error(path), paths)
-            loaded = list(tqdm(loaded, f"reading {folder}", len(paths), unit="img", delay=2))
+            results = pool.map(self._decoded_or_error, paths)
+            loaded = list(tqdm(results, f"reading {folder}", len(paths), unit="img", delay=2))
         errors = [image for image in loaded if isinstance(image, ValueError)]
         if errors and not skip:
             raise UserError(

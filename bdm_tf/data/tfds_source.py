@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 
+import gin
 import numpy as np
 
-import gin
 from bdm_tf.data.images import Images, InMemoryImages, RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
 from bdm_tf.errors import UserError

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import gin
 import numpy as np
 import tensorflow as tf
-
-import gin
 
 
 @gin.register

@@ -5,9 +5,9 @@ Everything is float32 TensorFlow without state; noise comes in from the caller.
 
 from __future__ import annotations
 
+import gin
 import tensorflow as tf
 
-import gin
 from bdm_tf.diffusion.bases import DCT
 from bdm_tf.diffusion.schedules import BlurSchedule, CosineSchedule
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 
-import tensorflow as tf
-
 import gin
+import tensorflow as tf
 
 
 @gin.register

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gin
 import keras
 import tensorflow as tf
 
-import gin
 from bdm_tf.errors import UserError
 from bdm_tf.networks.blocks import GroupNorm, ResBlock, SelfAttention, conv, dense, embed_time
 

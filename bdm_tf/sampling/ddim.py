@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import gin
 import tensorflow as tf
 
-import gin
 from bdm_tf.sampling.noise import PRIOR, checked_num_steps, image_seeds, normal
 
 

@@ -61,7 +61,8 @@ class Checkpoints:
 
     def latest(self) -> str | None:
         """Path of the newest checkpoint."""
-        return (saved_checkpoints(self._directory) or [None])[-1]
+        paths = saved_checkpoints(self._directory)
+        return paths[-1] if paths else None
 
 
 def saved_checkpoints(directory: str) -> list[str]:

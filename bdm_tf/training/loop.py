@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import gin
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-import gin
 from bdm_tf import config
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError
@@ -208,7 +208,8 @@ def train(
             path = _save(state, checkpoints, step)
         print(f"stopped at step {step}, saved as {path}; the same command goes on", flush=True)
         return stop.signal_number
-    if checkpoints.latest() is None or checkpoint_step(checkpoints.latest()) < step:
+    latest = checkpoints.latest()
+    if latest is None or checkpoint_step(latest) < step:
         _save(state, checkpoints, step)
     finish(model, step)
     return None

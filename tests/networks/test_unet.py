@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, objectives, sampling  # noqa: F401, for gin
+from bdm_tf import config, data, diffusion, export, objectives, sampling  # noqa: F401, for gin
 from bdm_tf.errors import UserError
 from bdm_tf.networks import UNet
 from bdm_tf.networks.blocks import GroupNorm
+from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
 
 GIN = os.path.join(ROOT, "gin")
@@ -21,8 +22,6 @@ SMALL = dict(
 
 
 def gin_unet(file, shape):
-    from bdm_tf.training import loop  # noqa: F401, for gin
-
     config.parse([os.path.join(GIN, file)], [], [GIN])
     return gin.get_configurable("UNet")(shape)
 
@@ -44,9 +43,6 @@ def test_the_papers_networks_have_their_parameter_counts(file, side, parameters)
     "file", sorted(os.path.relpath(p, GIN) for p in glob.glob(f"{GIN}/**/*.gin", recursive=True))
 )
 def test_every_gin_file_can_be_read(file):
-    from bdm_tf import export, model  # noqa: F401, for gin
-    from bdm_tf.training import loop  # noqa: F401, for gin
-
     base = [] if os.sep not in file else [os.path.join(GIN, "digits.gin")]
     config.parse([*base, os.path.join(GIN, file)], [], [GIN])
     process = gin.get_configurable("Model")  # parsed values reach the parts
