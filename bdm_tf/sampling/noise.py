@@ -21,7 +21,8 @@ def normal(seeds: tf.Tensor, step, image_shape: Sequence[int]) -> tf.Tensor:
     """Standard normal noise `[count, *image_shape]`, each image from its own seed and `step`."""
     return tf.map_fn(
         lambda seed: tf.random.stateless_normal(image_shape, seed, alg=ALGORITHM),
-        seeds + tf.stack([0, tf.cast(step, tf.int32)]),
+        # Not the second word: that is the image's number, and steps would run into other images.
+        seeds + tf.stack([tf.cast(step, tf.int32), 0]),
         fn_output_signature=tf.float32,
     )
 
