@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 
 import gin
+from absl import logging
 
 from bdm_tf.errors import UserError
 
@@ -31,6 +32,8 @@ def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterabl
         UserError: a file is missing, or a name, parameter or value is unknown or malformed.
     """
     gin.clear_config()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
     for path in search_paths:
         gin.add_config_file_search_path(path)
     for file in files:
@@ -39,6 +42,8 @@ def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterabl
         gin.parse_config_files_and_bindings(list(files), list(parameters))
     except (OSError, ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
         raise UserError(f"the gin configuration cannot be used: {error}") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def parse_text(text: str) -> None:

@@ -49,7 +49,8 @@ class Checkpoints:
             try:
                 self._checkpoint.restore(path).assert_consumed()
                 return path
-            except (tf.errors.OpError, ValueError, AssertionError, OSError) as error:
+            # A cut file raises IndexError, a flipped bit DataLossError, a lost file NotFoundError.
+            except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
                 reason = str(error).splitlines()[0][:300]
                 logging.warning("checkpoint %s is broken and passed over: %s", path, reason)
         if paths:
