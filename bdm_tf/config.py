@@ -62,10 +62,10 @@ def bind(name: str, value) -> None:
 
 
 def operative_text() -> str:
-    """The parameters of every configurable called so far, defaults included, one a line, sorted."""
-    return "".join(
-        f"{name} = {value}\n" for name, value in sorted(parameters(_operative()).items())
-    )
+    """What was bound, and every parameter of what was called, defaults included; sorted lines."""
+    bound = parameters(gin.config_str(max_line_length=100_000))
+    values = {**bound, **parameters(_operative())}
+    return "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
 
 
 def parameters(text: str) -> dict[str, str]:

@@ -55,8 +55,10 @@ def sample_to_file(
         first=tf.constant(first),
     ).numpy()
     if output.endswith(".npz"):
+        content = io.BytesIO()  # an archive is written with seeks, which GFile has not
+        np.savez_compressed(content, images=images)
         with tf.io.gfile.GFile(output, "wb") as file:
-            np.savez_compressed(file, images=images)
+            file.write(content.getvalue())
     else:
         write_grid(images, output)
     print(f"wrote {num_images} images to {output}")

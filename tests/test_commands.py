@@ -119,7 +119,7 @@ BAD_TRAINING = {
     "indivisible image": (["--gin_param=UNet.channel_multipliers = (1, 1, 1, 1, 1)"], "divisible"),
     "no tpu": (["--strategy=tpu"], "no TPU is attached"),
     "unwritable workdir": (["--workdir=/proc/nothing"], "cannot be written"),
-    "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digits"),
+    "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digitz"),
 }
 
 
