@@ -44,10 +44,7 @@ def test_any_split_of_100_images_gives_the_same_bits(tmp_path, finished_run):
 def test_saved_model_cli_runs_it(tmp_path, finished_run):
     saved_model = os.path.join(finished_run, "saved_model")
     cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
-    inputs = (
-        "seed=np.array([0,7],np.int32);num_images=np.int32(2);num_steps=np.int32(2);"
-        "first=np.int32(0)"
-    )
+    inputs = "seed=[0,7];num_images=2;num_steps=2;first=0"
     arguments = ["--tag_set", "serve", "--signature_def", "serving_default"]
     result = subprocess.run(
         [cli, "run", "--dir", saved_model, *arguments, "--input_exprs", inputs]

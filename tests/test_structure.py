@@ -17,6 +17,7 @@ FLOORS = [
     "bdm_tf.objectives",
     "bdm_tf.sampling",
     "bdm_tf.training.strategy",
+    "bdm_tf.training.adam",
     "bdm_tf.training.state",
     "bdm_tf.training.checkpoints",
     "bdm_tf.training.signals",

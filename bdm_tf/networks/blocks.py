@@ -1,4 +1,4 @@
-"""The blocks of the UNet: group normalisation, residual block, self-attention, time embedding."""
+"""The blocks of the UNet: residual block, self-attention, time embedding."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import math
 import keras
 import tensorflow as tf
 
-
-def group_count(channels: int) -> int:
-    """The largest divisor of `channels` that is at most 32."""
-    return max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
+from bdm_tf.networks.group_norm import GroupNorm
 
 
 def embed_time(t: tf.Tensor, size: int) -> tf.Tensor:
@@ -44,48 +41,13 @@ def dense(units: int, in_units: int, *, name: str, dtype, zeros: bool = False):
     return layer
 
 
-class GroupNorm(keras.layers.Layer):
-    """Group normalisation, with an optional scale and shift of each image folded in.
-
-    Sums run per channel first and are combined per group, so that the image is read once for its
-    statistics and once for a single multiply-add. Statistics are float32 whatever comes in.
-    """
-
-    def __init__(self, channels: int, *, name: str):
-        super().__init__(name=name, dtype="float32", autocast=False)
-        self.groups = group_count(channels)
-        self.gamma = self.add_weight(name="gamma", shape=(channels,), initializer="ones")
-        self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
-        self.built = True
-
-    def call(self, x, scale=None, shift=None):
-        """`[B, H, W, C]` in and out, same dtype; `scale` and `shift` are `[B, C]` or None."""
-        values = tf.cast(x, tf.float32)
-        mean = self._per_group(tf.reduce_mean(values, axis=[1, 2]))
-        second = self._per_group(tf.reduce_mean(tf.square(values), axis=[1, 2]))
-        variance = tf.maximum(second - tf.square(mean), 0.0)
-        factor = tf.math.rsqrt(variance + 1e-6) * tf.convert_to_tensor(self.gamma)
-        offset = tf.convert_to_tensor(self.beta) - mean * factor
-        if scale is not None:
-            scale = 1.0 + tf.cast(scale, tf.float32)
-            factor, offset = factor * scale, offset * scale + tf.cast(shift, tf.float32)
-        return tf.cast(values * factor[:, None, None, :] + offset[:, None, None, :], x.dtype)
-
-    def _per_group(self, per_channel):
-        """Averages `[B, C]` over each group of channels, broadcast back to `[B, C]`."""
-        channels = per_channel.shape[1]
-        grouped = tf.reshape(per_channel, [-1, self.groups, channels // self.groups])
-        mean = tf.reduce_mean(grouped, axis=2, keepdims=True)
-        return tf.reshape(tf.broadcast_to(mean, tf.shape(grouped)), [-1, channels])
-
-
 class ResBlock(keras.layers.Layer):
     """GroupNorm, swish, [resample], conv, GroupNorm modulated by the time, swish, dropout, conv.
 
     Args:
         in_channels, channels: what comes in and goes out.
         embedding_size: width of the time embedding.
-        dropout: rate, used only when a dropout seed is given.
+        dropout: rate, above 0; used only when a dropout seed is given.
         resample: None, "down" (2x2 mean) or "up" (nearest).
     """
 
@@ -112,7 +74,7 @@ class ResBlock(keras.layers.Layer):
         x = self.resample(x)
         scale, shift = tf.split(self.modulation(tf.nn.silu(embedding)), 2, axis=1)
         h = tf.nn.silu(self.norm2(self.conv1(h), scale, shift))
-        if dropout_seed is not None and self.dropout > 0:
+        if dropout_seed is not None:
             h = tf.nn.experimental.stateless_dropout(
                 h, self.dropout, seed=dropout_seed, rng_alg="philox"
             )

@@ -9,7 +9,8 @@ import keras
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.networks.blocks import GroupNorm, ResBlock, SelfAttention, conv, dense, embed_time
+from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time
+from bdm_tf.networks.group_norm import GroupNorm
 
 
 @gin.register
@@ -57,7 +58,7 @@ class UNet(keras.layers.Layer):
                 f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
                 f"(now {tuple(channel_multipliers)})"
             )
-        self.channels = channels
+        self.channels, self.dropout = channels, dropout
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")
         self.time2 = dense(size, size, name="time2", dtype="float32")
@@ -128,7 +129,7 @@ class UNet(keras.layers.Layer):
         """
         embedding = embed_time(t, self.channels)
         embedding = self.time2(tf.nn.silu(self.time1(embedding)))
-        seeds = _seeds(dropout_seed)
+        seeds = _seeds(dropout_seed if self.dropout > 0 else None)
         h = self.conv_in(z_t)
         skips, attention = [h], iter(self.down_attention)
         for block, has in zip(self.down_blocks, self._down_has):

@@ -16,6 +16,7 @@ from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.sampling import DDIMSampler
+from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
 from bdm_tf.training.signals import StopRequest
 from bdm_tf.training.state import TrainState
@@ -87,7 +88,7 @@ def train(
         flip: mirror images at random.
         clip_norm: bound on the global gradient norm; None for none.
         ema_decay: of the averaged weights.
-        optimizer: makes a Keras optimizer from `learning_rate`; None is Adam.
+        optimizer: makes a Keras optimizer from `learning_rate`; None is `FusedAdam`.
         steps_per_call: at most so many steps before the host looks up.
         jit_compile: XLA for the step; None chooses by device.
         deterministic: TensorFlow's op determinism, which bit-identical resuming needs.
@@ -120,7 +121,7 @@ def train(
     with strategy.scope():
         model = build_model()
         build_sample_settings()  # so that config.gin has its parameters
-        make_optimizer = optimizer or keras.optimizers.Adam
+        make_optimizer = optimizer or gin.get_configurable(FusedAdam)
         state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
     files.claim(config.operative_text())
     checkpoints = Checkpoints(state.checkpoint(), files.checkpoints, keep_checkpoints, keep_every)

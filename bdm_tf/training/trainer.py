@@ -103,10 +103,11 @@ class Trainer:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
         done = tf.cast(step, tf.float32)
         decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
-        # A Keras optimizer sums over the replicas itself: of equal parts, the sum is the gradient.
-        parts = [gradient / replica.num_replicas_in_sync for gradient in gradients]
+        if replica.num_replicas_in_sync > 1:
+            # A Keras optimizer sums over the replicas itself: of equal parts, this sum is right.
+            gradients = [gradient / replica.num_replicas_in_sync for gradient in gradients]
         trainable = self._model.network.trainable_variables
-        self._state.optimizer.apply_gradients(zip(parts, trainable))
+        self._state.optimizer.apply_gradients(zip(gradients, trainable))
         replica.merge_call(self._move_average, args=(decay,))
         return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
 

@@ -1,4 +1,4 @@
-"""The UNet: the paper's sizes, non-square images, dtypes, dropout, GroupNorm."""
+"""The UNet: the paper's sizes, non-square images, dtypes, dropout."""
 
 import glob
 import os
@@ -11,7 +11,6 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, export, objectives, sampling  # noqa: F401, for gin
 from bdm_tf.errors import UserError
 from bdm_tf.networks import UNet
-from bdm_tf.networks.blocks import GroupNorm
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
 
@@ -86,16 +85,3 @@ def test_dropout_needs_a_seed_and_follows_it():
     )
     np.testing.assert_array_equal(a, again)
     assert np.abs(a - b).max() > 0 and np.abs(a - plain).max() > 0
-
-
-def test_group_norm_agrees_with_its_definition():
-    rng = np.random.default_rng(0)
-    x = rng.normal(3.0, 2.0, (2, 4, 6, 64)).astype(np.float32)
-    scale, shift = rng.normal(size=(2, 2, 64)).astype(np.float32)
-    layer = GroupNorm(64, name="norm")
-    groups = x.astype(np.float64).reshape(2, 24, 32, 2)
-    mean = groups.mean(axis=(1, 3), keepdims=True)
-    variance = groups.var(axis=(1, 3), keepdims=True)
-    expected = ((groups - mean) / np.sqrt(variance + 1e-6)).reshape(x.shape)
-    expected = expected * (1 + scale[:, None, None]) + shift[:, None, None]
-    np.testing.assert_allclose(layer(x, scale, shift), expected, atol=2e-5)
