@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
 from collections.abc import Callable
 
@@ -21,5 +22,8 @@ def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
+        except KeyboardInterrupt:  # before there is anything to save
+            print("interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     return wrapped

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -29,25 +30,33 @@ def metrics(workdir):
     return rows
 
 
-def test_killed_run_resumes_to_the_same_bits(tmp_path, digits_dir, finished_run):
+def kill_after(arguments, moment):
+    """Starts a run and kills it once its progress bar has shown that many steps or more."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seen = b""
+    while process.poll() is None:
+        seen += process.stderr.read(1)
+        shown = re.findall(rb" (\d+)/12 ", seen)
+        if shown and int(shown[-1]) >= moment:
+            break
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
+    tmp_path, digits_dir, finished_run
+):
     workdir = str(tmp_path / "killed")
-    for wanted in (4, 8):
-        process = subprocess.Popen(
-            train_command(workdir, digits_dir), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        index = os.path.join(workdir, "checkpoints", f"ckpt-{wanted}.index")
-        while not os.path.exists(index) and process.poll() is None:
-            process.stderr.read(1)  # progress output paces the loop
-        process.kill()
-        process.communicate()
+    moments = sorted(random.sample(range(12), 3))
+    for moment in moments:
+        kill_after(train_command(workdir, digits_dir), moment)
     result = run(train_command(workdir, digits_dir))
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "resuming at step" in result.stdout
     whole, resumed = saved_values(finished_run), saved_values(workdir)
     assert whole.keys() == resumed.keys()
     for name in whole:
-        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
-    assert metrics(finished_run) == metrics(workdir)
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=f"{name} {moments}")
+    assert metrics(finished_run) == metrics(workdir), moments
 
 
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, digits_dir):
@@ -113,12 +122,26 @@ def test_sample_writes_a_grid_and_an_array(tmp_path, finished_run):
     assert images.shape == (6, 8, 8, 1) and images.dtype == np.uint8
 
 
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(tmp_path, digits_dir):
+    workdir = str(tmp_path / "diverging")
+    flags = ["train.learning_rate = 1e30", "train.clip_norm = None", "train.checkpoint_every = 1"]
+    result = run(train_command(workdir, digits_dir, *flags))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    step, last_good = re.search(
+        r"not finite at step (\d+); the last good checkpoint \((.*?)\)", result.stderr
+    ).groups()
+    assert last_good.endswith(f"ckpt-{int(step) - 1}")
+    for values in saved_values(workdir).values():
+        assert np.isfinite(values).all()
+
+
 BAD_TRAINING = {
     "unknown parameter": (["--gin_param=UNet.chanels = 4"], "chanels"),
     "misspelt class": (["--gin_param=train.data = @TFDSImage()"], "TFDSImage"),
     "indivisible image": (["--gin_param=UNet.channel_multipliers = (1, 1, 1, 1, 1)"], "divisible"),
     "no tpu": (["--strategy=tpu"], "no TPU is attached"),
     "unwritable workdir": (["--workdir=/proc/nothing"], "cannot be written"),
+    "no images at all": (["--gin_param=train.batch_size = 0"], "train.batch_size=0"),
     "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digitz"),
 }
 

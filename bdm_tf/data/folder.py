@@ -57,10 +57,13 @@ class ImageFolder:
         """
         if not data_dir:
             raise UserError("--data_dir=FOLDER must name the folder of images to train on")
+        data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise UserError(f"--data_dir={data_dir} is not a folder")
         train = os.path.join(data_dir, "train")
         if not tf.io.gfile.isdir(train):
+            if self._eval_split:
+                raise UserError(f"ImageFolder.eval_split needs {train}, which is not a folder")
             return self._images(data_dir, on_corrupt_image), None
         names = [self._eval_split] if self._eval_split else _EVAL_NAMES
         folders = [os.path.join(data_dir, name) for name in names]

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
+
+from bdm_tf.errors import UserError
 
 SHUFFLE_BUFFER = 10_000  # encoded records
 
@@ -16,6 +19,8 @@ class Images(abc.ABC):
 
     image_shape: tuple[int, int, int]
     num_images: int
+    # Why a training batch could not be read: TensorFlow raises an error of its own in its place.
+    failure: UserError | None = None
 
     @abc.abstractmethod
     def train_batches(
@@ -81,7 +86,8 @@ def permuted(positions: tf.Tensor, num_images: int, seed: int) -> tf.Tensor:
         axis=1,
     )
     last = tf.constant(num_images - 1, tf.int64)
-    return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=last, rounds=4)
+    # With TensorFlow's usual 4 rounds, seeds that are small numbers give nearly equal permutations.
+    return tf.raw_ops.RandomIndexShuffle(index=places, seed=seeds, max_index=last, rounds=16)
 
 
 class InMemoryImages(_IndexedImages):
@@ -108,7 +114,7 @@ class FileImages(_IndexedImages):
         paths: the files, in fixed order.
         image_shape: `(H, W, C)`.
         read: `read(path) -> uint8 [H, W, C]`; raises for a file that is no image.
-        skip_corrupt: replace a file that cannot be read by the next that can.
+        skip_corrupt: replace a file that cannot be read by the next that can, with a warning.
     """
 
     def __init__(
@@ -121,6 +127,10 @@ class FileImages(_IndexedImages):
         self.num_images = len(paths)
         self.image_shape = image_shape
         self._paths, self._read_file, self._skip = paths, read, skip_corrupt
+        self._skipped: set[str] = set()
+
+    def eval_images(self, num_images):
+        return np.stack([self._read_one(i) for i in range(min(num_images, self.num_images))])
 
     def _read(self, indices):
         return tf.map_fn(
@@ -130,14 +140,20 @@ class FileImages(_IndexedImages):
             parallel_iterations=16,
         )
 
-    def _read_one(self, index: np.int64) -> np.ndarray:
+    def _read_one(self, index: int) -> np.ndarray:
         for offset in range(self.num_images):
+            path = self._paths[(int(index) + offset) % self.num_images]
             try:
-                return self._read_file(self._paths[(int(index) + offset) % self.num_images])
-            except ValueError:
+                return self._read_file(path)
+            except ValueError as error:
                 if not self._skip:
-                    raise
-        raise ValueError("none of the images can be read")
+                    self.failure = UserError(f"{error}: remove it, or give --on_corrupt_image=skip")
+                    raise self.failure from error
+                if path not in self._skipped:
+                    self._skipped.add(path)
+                    logging.warning("skipped: %s", error)
+        self.failure = UserError(f"none of the {self.num_images} files is a readable image")
+        raise self.failure
 
 
 class RecordImages(Images):
@@ -200,6 +216,7 @@ class RecordImages(Images):
         )
         records = shards.interleave(_read_shard, cycle_length=16)
         buffer = min(SHUFFLE_BUFFER, self.num_images)
+        tf.random.set_seed(1)  # this graph's, in place of the global one
         return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
 
 

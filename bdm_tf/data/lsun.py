@@ -6,6 +6,7 @@ TensorFlow. Name, version and files on disk are those of TFDS.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 
@@ -14,14 +15,20 @@ from tensorflow_datasets.image import lsun
 from bdm_tf.errors import UserError
 
 
-class Lsun(lsun.Lsun):
+# Not registered: TFDS's own class has the name.
+class Lsun(lsun.Lsun, skip_registration=True):  # type: ignore[call-arg]
     """`lsun/church_outdoor` and the other LSUN categories."""
 
+    url_infos = lsun.Lsun.url_infos  # sizes and checksums of the downloads
+
+    def _split_generators(self, dl_manager):
+        if importlib.util.find_spec("lmdb") is None:  # said before gigabytes are fetched
+            raise UserError('preparing LSUN needs lmdb: pip install -e ".[lsun]"')
+        return super()._split_generators(dl_manager)
+
     def _generate_examples(self, extracted_dir, file_path):
-        try:
-            import lmdb
-        except ImportError as error:
-            raise UserError('preparing LSUN needs lmdb: pip install -e ".[lsun]"') from error
+        import lmdb
+
         path = os.path.join(extracted_dir, file_path)
         with lmdb.open(path, readonly=True, lock=False, readahead=False) as database:
             with database.begin() as transaction:

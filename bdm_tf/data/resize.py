@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bdm_tf.errors import UserError
 
@@ -15,22 +15,27 @@ def checked_size(image_size) -> tuple[int, int] | None:
     """An int or a pair as `(height, width)`; None stays None."""
     if image_size is None:
         return None
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    pair = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(pair) != 2 or any(not isinstance(v, int) or v < 1 for v in pair):
         raise UserError(f"image_size={image_size!r} must be a number or (height, width), above 0")
-    return pair
+    return tuple(pair)
 
 
 def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
     """Reads an image file of any format that Pillow knows as uint8 `[H, W, channels]`.
 
     Raises:
-        ValueError: the file is no image, or is damaged; the message names it.
+        ValueError: the file is no image, is damaged or cannot be opened; the message names it.
     """
-    with tf.io.gfile.GFile(path, "rb") as file:
-        content = file.read()
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read()
+    except tf.errors.OpError as error:
+        raise ValueError(f"{path} cannot be opened: {error.message}") from error
     try:
         return fit(Image.open(io.BytesIO(content)), size, channels)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a readable image: unknown format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is not a readable image: {error}") from error
 
@@ -38,8 +43,8 @@ def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
 def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     """Turns, converts, resizes and centre-crops a Pillow image to uint8 `[H, W, channels]`."""
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits, not scale them
-        image = Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
+    if image.mode.startswith("I"):  # 16 bits, "I" before Pillow 11; it would clip, not scale them
+        image = Image.fromarray(np.clip(np.asarray(image) // 256, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

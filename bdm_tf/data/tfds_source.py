@@ -55,12 +55,12 @@ class TFDSImages:
                 cannot be fetched.
         """
         builder = prepared_builder(self._name, data_dir)
-        feature = dict(builder.info.features).get(self._key)
-        if feature is None or len(feature.shape or ()) != 3:
-            raise UserError(
-                f"{self._name} has no image {self._key!r}: TFDSImages.image_key must be one of "
-                f"{sorted(builder.info.features)}"
-            )
+        features = dict(builder.info.features)
+        keys = sorted(key for key, feature in features.items() if _is_image(feature))
+        if self._key not in keys:
+            hint = f": TFDSImages.image_key must be one of {keys}" if keys else " nor any other"
+            raise UserError(f"{self._name} has no uint8 image {self._key!r}{hint}")
+        feature = features[self._key]
         *stored, channels = feature.shape
         size = self._size or tuple(stored)
         if None in size:
@@ -84,6 +84,8 @@ class TFDSImages:
             raise UserError(
                 f"{self._name} has no split {split!r}; it has {sorted(builder.info.splits)}"
             ) from error
+        if split_info.num_examples < 1:
+            raise UserError(f"{self._name}: the split {split!r} is empty")
         features, key = builder.info.features, self._key
 
         def decode(record):
@@ -91,6 +93,12 @@ class TFDSImages:
 
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
         return RecordImages(shards, split_info.num_examples, shape, decode)
+
+
+def _is_image(feature) -> bool:
+    import tensorflow_datasets as tfds
+
+    return isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
 
 
 def prepared_builder(name: str, data_dir: str | None):
@@ -106,9 +114,12 @@ def prepared_builder(name: str, data_dir: str | None):
         close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.5)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UserError(f"TFDS has no data set {name!r}{hint}") from error
-    except ValueError as error:
+    except (ValueError, AssertionError) as error:  # an unknown configuration or version
         raise UserError(f"TFDS cannot open {name!r}: {error}") from error
     if builder.info.splits:
+        stored = builder.info.file_format
+        if stored != tfds.core.FileFormat.TFRECORD:
+            raise UserError(f"{builder.data_dir} is stored as {stored.value}, must be tfrecord")
         return builder
     try:
         if name != "digits":
@@ -137,7 +148,10 @@ def _builder(tfds, name: str, directory: str):
 def _check_network(name: str, directory: str) -> None:
     """Fails at once without a network, where TFDS would try again for minutes."""
     import socket
+    import urllib.request
 
+    if {"http", "https"} & urllib.request.getproxies().keys():
+        return  # names are resolved behind the proxy
     try:
         socket.getaddrinfo("storage.googleapis.com", 443)
     except OSError as error:
@@ -145,8 +159,11 @@ def _check_network(name: str, directory: str) -> None:
 
 
 def _missing(name: str, directory: str, reason: str) -> str:
+    build = f"tfds build {name} --data_dir=DIR"
+    if name.startswith("lsun"):  # TFDS's own builder needs tensorflow_io
+        call = f"import bdm_tf.data.tfds_source as s; s.prepared_builder('{name}', 'DIR')"
+        build = f'python -c "{call}"'
     return (
         f"the data set {name!r} is not in {directory} and could not be fetched: {reason}.\n"
-        f"Run `tfds build {name} --data_dir=DIR` on a machine with a network, copy DIR here and "
-        "give --data_dir=DIR."
+        f"Run `{build}` on a machine with a network, copy DIR here and give --data_dir=DIR."
     )

@@ -27,7 +27,7 @@ class GroupNorm(keras.layers.Layer):
         self.built = True
 
     def call(self, x, scale=None, shift=None):
-        """Returns `(gamma x_norm + beta) (1 + scale) + shift`; `scale`, `shift` `[B, C]` or None."""
+        """Returns `(gamma x_norm + beta) (1 + scale) + shift`; the latter two `[B, C]`, or None."""
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
         if scale is None:
             ones = tf.ones([tf.shape(x)[0], 1])

@@ -167,7 +167,12 @@ def train(
             count = min(steps_per_call, max(1, int(steps_per_second * _CALL_SECONDS)))
             count = min([count, num_steps - step] + [c - step % c for c in cadences if c])
             began = time.monotonic()
-            records = trainer.run(iterator, count)
+            try:
+                records = trainer.run(iterator, count)
+            except tf.errors.OpError:
+                if images.failure:  # a damaged file, met while streaming
+                    raise images.failure from None
+                raise
             if step > start:  # the first call builds the graph
                 steps_per_second = count / (time.monotonic() - began)
             else:
@@ -198,10 +203,10 @@ def train(
                 scalars["eval_loss"] = trainer.eval_loss(eval_array)
             if scalars:
                 files.write_metrics(step, scalars)
-            if sample_images and due(sample_every):
-                files.write_samples(step, preview(tf.constant(sample_num_steps)).numpy())
             if due(checkpoint_every):
                 _save(state, checkpoints, step)
+            if sample_images and due(sample_every):
+                files.write_samples(step, preview(tf.constant(sample_num_steps)).numpy())
             if scalars:  # what was not training does not count as training time
                 window_began = time.monotonic()
     if stop.signal_number is not None and step < num_steps:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.errors import UserError
-from bdm_tf.figures import write_grid
+from bdm_tf.figures import grid, write_grid
 
 
 class Workdir:
@@ -73,7 +73,7 @@ class Workdir:
         """Writes a grid of uint8 images to samples/ and for TensorBoard."""
         write_grid(images, self._file("samples", f"step_{step:08d}.png"))
         with self._summaries().as_default():
-            tf.summary.image("samples", images, step=step, max_outputs=16)
+            tf.summary.image("samples", grid(images)[None], step=step)
 
     def _summaries(self) -> tf.summary.SummaryWriter:
         if self._writer is None:

@@ -1,0 +1,181 @@
+"""Folders of images: layouts, damaged files, what is refused."""
+
+import logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from bdm_tf.data import FileImages, ImageFolder, training_dataset
+from bdm_tf.errors import UserError
+
+
+def save(path, value, suffix="png"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), (value,) * 3).save(path, suffix)
+    return path
+
+
+def fill(folder, values, damaged=()):
+    """Files `00.png`, `01.png`, ... of one colour each; those in `damaged` are cut short."""
+    for i, value in enumerate(values):
+        path = save(folder / f"{i:02d}.png", value)
+        if i in damaged:
+            path.write_bytes(path.read_bytes()[:-30])
+    return str(folder)
+
+
+def values(images, count=1000):
+    return images.eval_images(count)[:, 0, 0, 0].tolist()
+
+
+def in_memory(**arguments):
+    return ImageFolder(4, **arguments)
+
+
+def streamed(**arguments):
+    return ImageFolder(4, max_memory_gb=0, **arguments)
+
+
+both = pytest.mark.parametrize("source", [in_memory, streamed])
+
+
+@both
+def test_every_image_below_a_flat_or_nested_folder_is_training_data(tmp_path, source):
+    fill(tmp_path, [10, 20])
+    fill(tmp_path / "some" / "where", [30])
+    fill(tmp_path / "test", [40])  # a split only beside train/
+    images, evaluation = source().load(str(tmp_path))
+    assert sorted(values(images)) == [10, 20, 30, 40]
+    assert images.num_images == 4 and images.image_shape == (4, 4, 3)
+    assert evaluation is None
+
+
+@both
+@pytest.mark.parametrize("name", ["test", "val", "validation", "eval"])
+def test_train_and_a_folder_beside_it_are_the_splits(tmp_path, source, name):
+    fill(tmp_path / "train" / "cat", [10])
+    fill(tmp_path / "train" / "dog", [20])
+    fill(tmp_path / name / "cat", [30])
+    fill(tmp_path / "other", [40])
+    images, evaluation = source().load(str(tmp_path))
+    assert values(images) == [10, 20]
+    assert values(evaluation) == [30]
+
+
+def test_another_folder_can_be_the_evaluation_split(tmp_path):
+    fill(tmp_path / "train", [10])
+    fill(tmp_path / "test", [20])
+    fill(tmp_path / "held_out", [30])
+    _, evaluation = in_memory(eval_split="held_out").load(str(tmp_path))
+    assert values(evaluation) == [30]
+
+
+@pytest.mark.parametrize("folder", ["train", "held_out"])
+def test_an_evaluation_split_that_is_not_there_is_refused(tmp_path, folder):
+    fill(tmp_path / folder, [10])
+    with pytest.raises(UserError, match="eval_split.*is not a folder"):
+        in_memory(eval_split="held_out").load(str(tmp_path))
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill(tmp_path / "pictures", [10])
+    assert values(in_memory().load("~/pictures")[0]) == [10]
+
+
+@both
+def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, source):
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match=f"{tmp_path} holds no images .*png"):
+        source().load(str(tmp_path))
+    with pytest.raises(UserError, match="nowhere is not a folder"):
+        source().load(str(tmp_path / "nowhere"))
+    for nothing in (None, ""):
+        with pytest.raises(UserError, match="--data_dir=FOLDER"):
+            source().load(nothing)
+
+
+def test_arguments_that_cannot_be_are_refused():
+    with pytest.raises(UserError, match="channels=2"):
+        ImageFolder(8, channels=2)
+    with pytest.raises(UserError, match="image_size must be given"):
+        ImageFolder(None)
+    with pytest.raises(UserError, match="image_size=0"):
+        ImageFolder(0)
+
+
+@both
+@pytest.mark.parametrize("suffix", ["png", "jpeg", "gif", "bmp", "webp"])
+def test_a_damaged_file_is_named(tmp_path, source, suffix):
+    good, bad = (
+        save(tmp_path / f"a.{suffix}", 10, suffix),
+        save(tmp_path / f"b.{suffix}", 20, suffix),
+    )
+    content = bad.read_bytes()
+    for broken in (content[: len(content) // 2], content[:5], b"", b"no image"):
+        bad.write_bytes(broken)
+        with pytest.raises(UserError) as refused:
+            source().load(str(tmp_path))[0].eval_images(2)
+        message = str(refused.value)
+        assert f"{bad} is not a readable image" in message and str(good) not in message
+        assert "--on_corrupt_image=skip" in message
+
+
+def test_a_link_to_nowhere_is_named(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match="a.png cannot be opened"):
+        in_memory().load(str(tmp_path))
+
+
+def test_damaged_files_are_left_out_if_asked(tmp_path, caplog):
+    folder = fill(tmp_path, [10, 20, 30, 40], damaged=[1, 3])
+    with caplog.at_level(logging.WARNING, "absl"):
+        images, _ = in_memory().load(folder, on_corrupt_image="skip")
+    assert values(images) == [10, 30] and images.num_images == 2
+    warned = [record.getMessage() for record in caplog.records]
+    assert ["01.png" in warned[0], "03.png" in warned[1], len(warned)] == [True, True, 2]
+
+
+def test_a_streamed_damaged_file_is_replaced_by_the_next_and_named_once(tmp_path, caplog):
+    folder = fill(tmp_path, [10, 20, 30, 40], damaged=[1, 3])
+    images, _ = streamed().load(folder, on_corrupt_image="skip")
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert values(images) == [10, 30, 30, 10]
+        assert values(images) == [10, 30, 30, 10]
+        dataset = images.train_batches(batch_size=4, seed=0, first_step=0)
+        (batch,) = dataset.take(1).as_numpy_iterator()
+    assert sorted(batch[:, 0, 0, 0]) == [10, 10, 30, 30]
+    warned = [record.getMessage() for record in caplog.records]
+    assert ["01.png" in warned[0], "03.png" in warned[1], len(warned)] == [True, True, 2]
+
+
+@both
+def test_nothing_but_damaged_files_is_an_error_even_if_they_may_be_skipped(tmp_path, source):
+    folder = fill(tmp_path, [10, 20], damaged=[0, 1])
+    with pytest.raises(UserError, match="none of the 2 files"):
+        source().load(folder, on_corrupt_image="skip")[0].eval_images(2)
+
+
+def test_streamed_images_are_those_held_in_memory(tmp_path):
+    folder = fill(tmp_path, range(0, 200, 20))
+    held, files = in_memory().load(folder)[0], streamed().load(folder)[0]
+    assert isinstance(files, FileImages) and not isinstance(held, FileImages)
+    np.testing.assert_array_equal(held.eval_images(5), files.eval_images(5))
+    options = {"batch_size": 4, "seed": 1, "first_step": 2, "flip": True}
+    for a, b in zip(
+        training_dataset(held, **options).take(4), training_dataset(files, **options).take(4)
+    ):
+        np.testing.assert_array_equal(a["image"], b["image"])
+
+
+def test_a_damaged_file_met_in_training_is_the_failure_of_the_images(tmp_path):
+    images, _ = streamed().load(fill(tmp_path, [10, 20, 30], damaged=[1]))
+    assert images.failure is None
+    dataset = training_dataset(images, batch_size=3, seed=0, first_step=0, flip=False)
+    with pytest.raises(tf.errors.OpError, match="01.png is not a readable image"):
+        next(iter(dataset))
+    assert isinstance(images.failure, UserError)
+    assert str(tmp_path / "01.png") in str(images.failure)
+    assert "--on_corrupt_image=skip" in str(images.failure)

@@ -1,0 +1,95 @@
+"""Images of any size to one size: Pillow outside, TensorFlow inside the graph."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdm_tf.data.resize import checked_size, fit, fit_tensor
+from bdm_tf.errors import UserError
+
+
+def smooth(height, width, channels):
+    """A picture without sharp edges, so that resampling filters agree."""
+    i, j = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    planes = [127 + 120 * np.sin(3 * i + (k + 2) * j + k) for k in range(channels)]
+    return np.stack(planes, -1).astype(np.uint8)
+
+
+def as_pillow(array):
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
+
+
+def test_a_wide_image_loses_its_sides_and_keeps_its_middle():
+    ramp = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 40, 0)  # 40 x 120
+    for fitted in (fit(as_pillow(ramp), (20, 20), 1), fit_tensor(ramp, (20, 20), 1)):
+        # 20 x 20 out of the middle 40 x 40, whose columns 40..79 hold 80..158
+        np.testing.assert_allclose(np.asarray(fitted)[10, :, 0], np.arange(81, 161, 4), atol=2)
+
+
+def test_a_tall_image_loses_top_and_bottom():
+    ramp = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[:, None, None], 40, 1)
+    for fitted in (fit(as_pillow(ramp), (20, 20), 1), fit_tensor(ramp, (20, 20), 1)):
+        np.testing.assert_allclose(np.asarray(fitted)[:, 10, 0], np.arange(81, 161, 4), atol=2)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    "source, target",
+    [((40, 120), (20, 20)), ((90, 60), (30, 16)), ((33, 47), (16, 16)), ((9, 12), (18, 20))],
+)
+def test_both_ways_differ_by_half_a_pixel_at_most(source, target, channels):
+    """Pillow crops between pixels, TensorFlow at whole ones."""
+    array = smooth(*source, channels)
+    outside, inside = fit(as_pillow(array), target, channels), fit_tensor(array, target, channels)
+    assert outside.shape == tuple(inside.shape) == (*target, channels)
+    assert outside.dtype == inside.numpy().dtype == np.uint8
+    steps = [np.abs(np.diff(outside.astype(int), axis=axis)).max() for axis in (0, 1)]
+    difference = np.abs(outside.astype(int) - inside.numpy()).max()
+    assert difference <= 0.5 * max(steps) + 3
+
+
+def test_both_ways_average_over_what_they_shrink():
+    """Of black and white noise, 64 pixels become one: grey, +-16 for a plain mean, not +-127."""
+    noise = np.random.default_rng(0).choice([0, 255], (64, 64, 1)).astype(np.uint8)
+    for fitted in (fit(as_pillow(noise), (8, 8), 1), fit_tensor(noise, (8, 8), 1)):
+        assert np.std(fitted) < 30
+
+
+def test_an_image_of_the_right_size_is_left_as_it_is():
+    array = np.random.default_rng(0).integers(0, 256, (8, 6, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(fit(Image.fromarray(array), (8, 6), 3), array)
+    np.testing.assert_array_equal(fit_tensor(array, (8, 6), 3), array)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (4, 3)])
+def test_grey_becomes_colour_and_colour_becomes_grey(size):
+    grey, colour = smooth(8, 6, 1), smooth(8, 6, 3)
+    for to_colour in (fit(as_pillow(grey), size, 3), fit_tensor(grey, size, 3).numpy()):
+        assert to_colour.shape == (*size, 3)
+        np.testing.assert_array_equal(to_colour, np.repeat(to_colour[..., :1], 3, 2))
+        np.testing.assert_allclose(to_colour.mean(), grey.mean(), atol=3)
+    luma = (colour @ [0.299, 0.587, 0.114]).mean()  # ITU-R 601-2
+    for to_grey in (fit(as_pillow(colour), size, 1), fit_tensor(colour, size, 1).numpy()):
+        assert to_grey.shape == (*size, 1)
+        np.testing.assert_allclose(to_grey.mean(), luma, atol=3)
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16"])
+def test_16_bits_are_scaled_to_8(mode):
+    values = np.array([[0, 255, 256, 0x7FFF, 0xFFFF]])
+    image = Image.fromarray(values.astype(np.int32 if mode == "I" else np.uint16))
+    assert image.mode == mode
+    np.testing.assert_array_equal(fit(image, (1, 5), 1)[0, :, 0], [0, 0, 1, 127, 255])
+
+
+def test_a_size_is_one_number_or_two():
+    assert checked_size(8) == (8, 8)
+    assert checked_size((8, 6)) == checked_size([8, 6]) == (8, 6)
+    assert checked_size(None) is None
+
+
+@pytest.mark.parametrize("size", [0, -1, (8,), (8, 0), (8, 8, 3), "8", "88", 8.0, (8.0, 8)])
+def test_another_size_is_refused_by_its_value(size):
+    with pytest.raises(UserError) as refused:
+        checked_size(size)
+    assert f"image_size={size!r}" in str(refused.value)

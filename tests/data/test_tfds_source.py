@@ -1,0 +1,197 @@
+"""TFDS data sets: made here, so that nothing is downloaded."""
+
+import json
+import socket
+import time
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from bdm_tf.data import InMemoryImages, RecordImages, TFDSImages, training_dataset
+from bdm_tf.data.tfds_source import _check_network
+from bdm_tf.errors import UserError
+
+
+class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set of 9 training and 3 test examples, known to TFDS by its files alone."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features, _ = SETS[self.name]
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        splits = {"train": range(9), "test": range(9, 12)}
+        return {name: self._generate_examples(numbers) for name, numbers in splits.items()}
+
+    def _generate_examples(self, numbers):
+        _, example = SETS[self.name]
+        for i in numbers:
+            yield i, example(i)
+
+
+def prepare(name, data_dir):
+    kind = type(name, (Small,), {"name": name, "__module__": __name__}, skip_registration=True)
+    kind(data_dir=data_dir).download_and_prepare()
+
+
+def picture(i, size):
+    return np.full((*size, 3), 20 * i, np.uint8)
+
+
+SETS = {
+    "ragged": (
+        {
+            "picture": tfds.features.Image(shape=(None, None, 3)),
+            "n": tfds.features.Scalar(np.int32),
+        },
+        lambda i: {"picture": picture(i, (8 + i, 20 - i)), "n": i},
+    ),
+    "even": (
+        {"image": tfds.features.Image(shape=(6, 4, 3))},
+        lambda i: {"image": picture(i, (6, 4))},
+    ),
+    "labels": ({"label": tfds.features.ClassLabel(num_classes=12)}, lambda i: {"label": i}),
+    "deep": (
+        {"image": tfds.features.Image(shape=(6, 4, 1), dtype=np.uint16)},
+        lambda i: {"image": np.full((6, 4, 1), 1000 * i, np.uint16)},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("sets"))
+    for name in SETS:
+        prepare(name, path)
+    return path
+
+
+def values(images):
+    return sorted((images.eval_images(99)[:, 0, 0, 0] // 20).tolist())
+
+
+@pytest.mark.parametrize("size", [8, (6, 10)])
+def test_images_of_varying_size_come_in_the_size_asked_for(data_dir, size):
+    train, evaluation = TFDSImages("ragged", size, image_key="picture").load(data_dir)
+    assert train.image_shape == (*(size if isinstance(size, tuple) else (8, 8)), 3)
+    assert train.eval_images(99).shape == (9, *train.image_shape)
+    assert values(train) == [*range(9)] and values(evaluation) == [9, 10, 11]
+
+
+def test_images_of_varying_size_need_a_size(data_dir):
+    with pytest.raises(UserError, match="differ in size: set TFDSImages.image_size"):
+        TFDSImages("ragged", image_key="picture").load(data_dir)
+
+
+def test_images_of_one_size_keep_it(data_dir):
+    train, _ = TFDSImages("even").load(data_dir)
+    assert train.image_shape == (6, 4, 3) and isinstance(train, InMemoryImages)
+    assert values(train) == [*range(9)]
+
+
+def test_streamed_images_are_those_held_in_memory(data_dir):
+    held, _ = TFDSImages("ragged", 8, image_key="picture").load(data_dir)
+    records, _ = TFDSImages("ragged", 8, image_key="picture", max_memory_gb=0).load(data_dir)
+    assert isinstance(records, RecordImages)
+    np.testing.assert_array_equal(records.eval_images(99), held.eval_images(99))
+    dataset = training_dataset(records, batch_size=9, seed=0, first_step=0, flip=False)
+    for element in dataset.take(2).as_numpy_iterator():
+        drawn = np.sort(element["image"][:, 0, 0, 0])
+        np.testing.assert_allclose(drawn, np.arange(9) * 20 / 127.5 - 1, atol=1e-6)
+
+
+def test_splits_are_read_in_tfds_s_language(data_dir):
+    def load(**splits):
+        return TFDSImages("even", **splits).load(data_dir)
+
+    first, rest = load(train_split="train[:4]", eval_split="train[4:]")
+    assert (first.num_images, rest.num_images) == (4, 5)
+    assert sorted(values(first) + values(rest)) == [*range(9)]
+    assert values(load(train_split="train+test")[0]) == [*range(12)]
+    assert load(eval_split=None)[1] is None
+
+
+@pytest.mark.parametrize("split", ["dev", "train[", "train[:900%]", "train[20:]"])
+def test_a_split_that_is_not_there_is_refused(data_dir, split):
+    with pytest.raises(UserError) as refused:
+        TFDSImages("even", train_split=split).load(data_dir)
+    assert f"no split {split!r}; it has ['test', 'train']" in str(refused.value)
+
+
+@pytest.mark.parametrize("split", ["train[:0]", "train[5:2]"])
+def test_an_empty_split_is_refused(data_dir, split):
+    with pytest.raises(UserError, match="is empty"):
+        TFDSImages("even", train_split=split).load(data_dir)
+
+
+def test_a_wrong_image_key_is_answered_with_the_right_one(data_dir):
+    for key in ("image", "n"):
+        with pytest.raises(UserError, match=rf"no uint8 image '{key}'.*one of \['picture'\]"):
+            TFDSImages("ragged", 8, image_key=key).load(data_dir)
+
+
+@pytest.mark.parametrize("name", ["labels", "deep"])
+def test_a_data_set_without_uint8_images_is_refused(data_dir, name):
+    with pytest.raises(UserError, match=f"{name} has no uint8 image 'image' nor any other"):
+        TFDSImages(name).load(data_dir)
+
+
+def test_an_unknown_name_is_answered_with_close_ones(tmp_path):
+    with pytest.raises(UserError, match="no data set 'cifra10'; did you mean cifar10"):
+        TFDSImages("cifra10").load(str(tmp_path))
+    with pytest.raises(UserError, match="no data set 'qqqq'$"):
+        TFDSImages("qqqq").load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["cifar10/small", "cifar10:9.9.9"])
+def test_an_unknown_configuration_or_version_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=f"cannot open '{name}'"):
+        TFDSImages(name).load(str(tmp_path))
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def getaddrinfo(*_):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_data_and_network_the_way_out_is_said_at_once(tmp_path, no_network):
+    began = time.monotonic()
+    with pytest.raises(UserError) as refused:
+        TFDSImages("cifar10").load(str(tmp_path))
+    assert time.monotonic() - began < 20
+    assert f"'cifar10' is not in {tmp_path}" in str(refused.value)
+    assert "tfds build cifar10 --data_dir=DIR" in str(refused.value)
+    with pytest.raises(UserError, match="prepared_builder"):  # TFDS cannot build this one
+        TFDSImages("lsun/church_outdoor", 16).load(str(tmp_path))
+
+
+def test_a_proxy_may_know_the_names(no_network, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    assert _check_network("cifar10", "DIR") is None
+
+
+def test_a_download_that_fails_is_told_with_the_way_out(tmp_path, monkeypatch):
+    def download_and_extract(self, urls):
+        raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
+    monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download_and_extract)
+    with pytest.raises(UserError, match="(?s)reset by peer.*tfds build cifar10"):
+        TFDSImages("cifar10").load(str(tmp_path))
+
+
+def test_another_file_format_is_refused(tmp_path):
+    prepare("even", str(tmp_path))
+    path = tmp_path / "even" / "1.0.0" / "dataset_info.json"
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "fileFormat": "array_record"}))
+    with pytest.raises(UserError, match="array_record"):
+        TFDSImages("even").load(str(tmp_path))
