@@ -6,6 +6,8 @@ import gin
 import keras
 import tensorflow as tf
 
+from bdm_tf.training.state import raw_variables
+
 
 @gin.register
 class FusedAdam(keras.optimizers.Adam):
@@ -41,12 +43,17 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
     def update_step(self, gradient, variable, learning_rate=None):
-        index = self._get_variable_index(variable)
+        if hasattr(self, "_get_variable_index"):
+            index = self._get_variable_index(variable)
+        else:  # Keras 2, which hands over no learning rate either
+            index = self._index_dict[self._var_key(variable)]
+            learning_rate = self.learning_rate
+        moments = raw_variables([self._momentums[index], self._velocities[index]])
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
+            m=moments[0].handle,
+            v=moments[1].handle,
             beta1_power=tf.pow(self.beta_1, step),
             beta2_power=tf.pow(self.beta_2, step),
             lr=tf.cast(learning_rate, tf.float32),
