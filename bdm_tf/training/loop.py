@@ -15,7 +15,7 @@ from bdm_tf import config
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
-from bdm_tf.sampling import DDIMSampler
+from bdm_tf.sampling import AncestralSampler
 from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
 from bdm_tf.training.signals import StopRequest
@@ -95,7 +95,8 @@ def train(
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; 0 is never.
         keep_checkpoints, keep_every: see `Checkpoints`.
         eval_images: at most so many images of the evaluation split are used.
-        sample_images, sample_sampler, sample_num_steps: the grids drawn during training.
+        sample_images, sample_sampler, sample_num_steps: the grids drawn during training; the
+            sampler None is `AncestralSampler`.
 
     Returns:
         None, or the number of the signal that stopped it.
@@ -144,7 +145,7 @@ def train(
         clip_norm=clip_norm,
         jit_compile=default_jit_compile(strategy) if jit_compile is None else jit_compile,
     )
-    preview = _preview(model, sample_sampler or DDIMSampler(), strategy, sample_images, seed)
+    preview = _preview(model, sample_sampler or AncestralSampler(), strategy, sample_images, seed)
     eval_array = None
     if evaluation is not None and eval_every:
         eval_array = pipeline.to_unit_range(evaluation.eval_images(eval_images)).numpy()

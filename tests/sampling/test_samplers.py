@@ -10,7 +10,7 @@ from bdm_tf.sampling import AncestralSampler, DDIMSampler
 from bdm_tf.sampling.noise import image_seeds, normal
 from tests import oracle
 
-SAMPLERS = [AncestralSampler(), DDIMSampler()]
+SAMPLERS = [AncestralSampler(), DDIMSampler(), DDIMSampler(clip=True)]
 
 
 def make_process(sigma_blur_max=2.0):
@@ -93,6 +93,22 @@ def test_ddim_follows_its_recursion_in_float64():
         alpha_s, sigma_s = oracle.alpha_sigma([(k - 1) / 20], 4, 4, 2.0)
         u = u_x if k == 1 else alpha_s * u_x + sigma_s * u_eps
     np.testing.assert_allclose(drawn, oracle.to_pixel(u), atol=2e-4)
+
+
+def test_clipping_changes_nothing_inside_the_range_and_keeps_a_bad_network_in_it():
+    process = make_process()
+    plain, clipped = DDIMSampler(), DDIMSampler(clip=True)
+
+    def draw(sampler, network):
+        return sampler(
+            Denoiser(network, process), shape=(5, 4, 4, 1), seed=[0, 7], num_steps=20
+        ).numpy()
+
+    small = gaussian_network(process, np.full((1, 4, 4, 1), 1e-3, np.float32))
+    np.testing.assert_allclose(draw(clipped, small), draw(plain, small), atol=1e-4)
+    wrong = gaussian_network(process, np.full((1, 4, 4, 1), 10.0, np.float32))
+    assert np.abs(draw(plain, wrong)).max() > 1.5
+    assert np.abs(draw(clipped, wrong)).max() <= 1.0 + 1e-5
 
 
 @pytest.mark.parametrize("sampler", [AncestralSampler("noisy"), *SAMPLERS])
