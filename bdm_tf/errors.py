@@ -11,6 +11,10 @@ from collections.abc import Callable
 class UserError(ValueError):
     """A mistake in what the user gave; the message names the value and the way out."""
 
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.message = message  # gin adds to `str(error)` through which functions it passed
+
 
 def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`: a `UserError` is printed as a message, the exit status is 1."""
@@ -20,7 +24,7 @@ def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str
         try:
             main(argv)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {error.message}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)

@@ -10,6 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.conftest import command, run, train_command
 
@@ -153,6 +154,30 @@ def test_wrong_training_input_gets_a_clear_message(case, tmp_path, digits_dir):
     assert result.returncode == 1, result.stderr[-2000:]
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])  # decoded at the start, streamed during training
+def test_a_damaged_image_is_named_or_skipped(memory, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(9):
+        Image.new("L", (12, 10), 20 * i).save(folder / f"{i}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    source = "@ImageFolder()", "ImageFolder.image_size = 8", "ImageFolder.channels = 1"
+    flags = [f"train.data = {source[0]}", *source[1:], f"ImageFolder.max_memory_gb = {memory}"]
+    stopped = run(train_command(tmp_path / "a", folder, *flags))
+    assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
+    assert "bad.png is not a readable image" in stopped.stderr.splitlines()[-1]
+    skipped = run(train_command(tmp_path / "b", folder, *flags, extra=["--on_corrupt_image=skip"]))
+    assert skipped.returncode == 0, skipped.stderr[-2000:]
+    assert "bad.png" in skipped.stderr
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    flags = ["train.data = @ImageFolder()", "ImageFolder.image_size = 8"]
+    result = run(train_command(tmp_path / "w", tmp_path, *flags))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert f"{tmp_path} holds no images" in result.stderr
 
 
 BAD_SAMPLING = {

@@ -10,6 +10,7 @@ import importlib.util
 import io
 import os
 
+from PIL import Image
 from tensorflow_datasets.image import lsun
 
 from bdm_tf.errors import UserError
@@ -33,4 +34,16 @@ class Lsun(lsun.Lsun, skip_registration=True):  # type: ignore[call-arg]
         with lmdb.open(path, readonly=True, lock=False, readahead=False) as database:
             with database.begin() as transaction:
                 for i, (key, value) in enumerate(transaction.cursor()):
-                    yield i, {"id": bytes(key).decode("utf-8"), "image": io.BytesIO(value)}
+                    yield i, {"id": bytes(key).decode("utf-8"), "image": _decodable(value)}
+
+
+def _decodable(content: bytes) -> io.BytesIO:
+    """An encoded image as it is if JPEG, else (LSUN's tools speak of WebP) as PNG, without loss.
+
+    TensorFlow's `decode_image` takes WebP for an animation (or not at all, in older releases).
+    """
+    if content.startswith(b"\xff\xd8"):
+        return io.BytesIO(content)
+    encoded = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").save(encoded, "PNG")
+    return io.BytesIO(encoded.getvalue())

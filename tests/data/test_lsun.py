@@ -27,7 +27,9 @@ def write_database(folder, values):
         for i, value in enumerate(values):
             content = io.BytesIO()
             height, width = SIZES[i % len(SIZES)]
-            Image.new("RGB", (width, height), (value,) * 3).save(content, "JPEG", quality=95)
+            Image.new("RGB", (width, height), (value,) * 3).save(
+                content, ("JPEG", "WEBP")[i % 2], quality=95
+            )
             write.put(f"{i:040x}".encode(), content.getvalue())
 
 

@@ -1,0 +1,50 @@
+"""Every gin file builds the model and the data source that it describes."""
+
+import glob
+import os
+
+import gin
+import pytest
+
+from bdm_tf import config, data, diffusion, export, networks, objectives, sampling  # noqa: F401
+from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.training import loop  # noqa: F401, for gin
+from tests.conftest import ROOT
+
+GIN = os.path.join(ROOT, "gin")
+FILES = sorted(os.path.relpath(p, GIN) for p in glob.glob(f"{GIN}/**/*.gin", recursive=True))
+# The structure as it is, at a width that is built in a moment.
+NARROW = ["UNet.channels = 32", "UNet.head_dim = 32"]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_gin_file_builds(file):
+    base = [] if os.sep not in file else [os.path.join(GIN, "digits.gin")]
+    config.parse([*base, os.path.join(GIN, file)], NARROW, [GIN])
+    side = {"lsun_church_64.gin": 64, "lsun_church_128.gin": 128}.get(file, 32)
+    config.bind("Model.image_shape", (side, side, 3))
+    model = build_model()
+    assert model.network.trainable_variables
+    assert build_sample_settings().num_steps in (250, 1000)
+    source = "ImageFolder" if file == "folder.gin" else "TFDSImages"
+    assert gin.get_configurable(source)()
+    text = config.operative_text()
+    assert "BlurSchedule.min_scale = 0.001" in text
+
+
+@pytest.mark.parametrize(
+    "file, name, value",
+    [
+        ("blur_0", "sigma_blur_max", 0.0),
+        ("blur_1", "sigma_blur_max", 1.0),
+        ("blur_10", "sigma_blur_max", 10.0),
+        ("blur_20", "sigma_blur_max", 20.0),
+        ("blur_sin", "power", 1),
+        ("blur_sin2", "power", 2),
+    ],
+)
+def test_an_ablation_overrides_the_experiment_it_follows(file, name, value):
+    paths = [os.path.join(GIN, "cifar10.gin"), os.path.join(GIN, "ablations", f"{file}.gin")]
+    config.parse(paths, [], [GIN])
+    assert gin.query_parameter(f"BlurSchedule.{name}") == value
+    assert gin.query_parameter("UNet.channels") == 256
