@@ -147,12 +147,16 @@ def export(model: Model, step: int, export_dir: str, overwrite: bool = False) ->
 def finish_run(model: Model, step: int, workdir: str) -> None:
     """Ends a run: `saved_model/`, unless it is there already, and a grid drawn from it."""
     export_dir = os.path.join(workdir, "saved_model")
-    if tf.io.gfile.exists(export_dir) and _exported_step(export_dir) == step:
+    output = os.path.join(workdir, "samples", "final.png")
+    if _exported_step(export_dir) != step:
+        if tf.io.gfile.exists(output):  # of an earlier last step
+            tf.io.gfile.remove(output)
+        export(model, step, export_dir, overwrite=True)
+        print(f"exported {export_dir}")
+    if tf.io.gfile.exists(output):
         print(f"step {step} is done already: {export_dir}")
         return
-    export(model, step, export_dir, overwrite=True)
-    output = os.path.join(workdir, "samples", "final.png")
-    print(f"exported {export_dir}; drawing {output}", flush=True)
+    print(f"drawing {output}", flush=True)
     sample_to_file(export_dir, output, num_images=FINAL_IMAGES, seed=0, first=0, num_steps=0)
 
 

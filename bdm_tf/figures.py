@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -31,8 +32,7 @@ def write_grid(images: np.ndarray, path: str, min_side: int = 512) -> None:
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()
     Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(content, "PNG")
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(content.getvalue())
+    _write_whole(path, content.getvalue())
 
 
 def sample_to_file(
@@ -41,8 +41,14 @@ def sample_to_file(
     """Draws images from a SavedModel into a grid (.png) or an array `images` (.npz).
 
     Raises:
-        UserError: `saved_model` is no SavedModel of this library.
+        UserError: `saved_model` is no SavedModel of this library, or `output` cannot be written.
     """
+    parent = os.path.dirname(output)
+    try:
+        if parent:
+            tf.io.gfile.makedirs(parent)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"--output={output} cannot be written: {error}") from error
     if not tf.saved_model.contains_saved_model(saved_model):
         raise UserError(f"--saved_model={saved_model} is not a SavedModel")
     model = tf.saved_model.load(saved_model)
@@ -57,8 +63,14 @@ def sample_to_file(
     if output.endswith(".npz"):
         content = io.BytesIO()  # an archive is written with seeks, which GFile has not
         np.savez_compressed(content, images=images)
-        with tf.io.gfile.GFile(output, "wb") as file:
-            file.write(content.getvalue())
+        _write_whole(output, content.getvalue())
     else:
         write_grid(images, output)
     print(f"wrote {num_images} images to {output}")
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    partial = f"{path}.partial"
+    with tf.io.gfile.GFile(partial, "wb") as file:
+        file.write(content)
+    tf.io.gfile.rename(partial, path, overwrite=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 
-from bdm_tf import config
+from bdm_tf import config, data, diffusion, networks, objectives, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
@@ -59,12 +59,22 @@ class SampleSettings:
 
 def build_model() -> Model:
     """The model of gin's current configuration."""
-    return gin.get_configurable("Model")()
+    return _built("Model")
 
 
 def build_sample_settings() -> SampleSettings:
     """The sampling settings of gin's current configuration."""
-    return gin.get_configurable("sample")()
+    return _built("sample")
+
+
+def _built(name: str):
+    try:
+        return gin.get_configurable(name)()
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{name} cannot be built from the gin parameters: {reason}") from error
 
 
 def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
@@ -84,7 +94,7 @@ def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     if not tf.io.gfile.exists(path):
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
     with tf.io.gfile.GFile(path) as file:
-        config.parse_text(file.read())
+        config.parse_text(file.read(), skip_unknown=("train", "export_saved_model"))
     checkpoint = find_checkpoint(workdir, step)
     model = build_model()
     weights = raw_variables(model.ema_network.trainable_variables)

@@ -86,6 +86,16 @@ def test_a_finished_run_says_so_and_changes_nothing(digits_dir, finished_run):
     assert metrics(finished_run) == before
 
 
+def test_a_lost_final_grid_is_drawn_again(digits_dir, finished_run):
+    grid = os.path.join(finished_run, "samples", "final.png")
+    with open(grid, "rb") as file:
+        before = file.read()
+    os.remove(grid)
+    assert run(train_command(finished_run, digits_dir)).returncode == 0
+    with open(grid, "rb") as file:
+        assert file.read() == before
+
+
 def test_metrics_have_every_scalar(finished_run):
     rows = metrics(finished_run)
     assert [r["step"] for r in rows] == [3, 6, 9, 12]
@@ -142,6 +152,9 @@ BAD_TRAINING = {
     "indivisible image": (["--gin_param=UNet.channel_multipliers = (1, 1, 1, 1, 1)"], "divisible"),
     "no tpu": (["--strategy=tpu"], "no TPU is attached"),
     "unwritable workdir": (["--workdir=/proc/nothing"], "cannot be written"),
+    "a word for a number": (["--gin_param=train.num_steps = 'a'"], "train.num_steps='a'"),
+    "no step a call": (["--gin_param=train.steps_per_call = 0"], "train.steps_per_call=0"),
+    "negative blur": (["--gin_param=BlurSchedule.sigma_blur_max = -1.0"], "must not be negative"),
     "no images at all": (["--gin_param=train.batch_size = 0"], "train.batch_size=0"),
     "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digitz"),
 }

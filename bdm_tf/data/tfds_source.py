@@ -111,7 +111,7 @@ def prepared_builder(name: str, data_dir: str | None):
     try:
         builder = _builder(tfds, name, directory)
     except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
-        close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.5)
+        close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UserError(f"TFDS has no data set {name!r}{hint}") from error
     except (ValueError, AssertionError) as error:  # an unknown configuration or version
@@ -122,7 +122,9 @@ def prepared_builder(name: str, data_dir: str | None):
             raise UserError(f"{builder.data_dir} is stored as {stored.value}, must be tfrecord")
         return builder
     try:
-        if name != "digits":
+        if name == "digits":
+            tfds.disable_progress_bar()  # it takes a moment
+        else:
             _check_network(name, directory)
         builder.download_and_prepare(file_format="tfrecord")
     except UserError:

@@ -54,7 +54,7 @@ class UNet(keras.layers.Layer):
         factor = 2 ** (levels - 1)
         if height % factor or width % factor:
             raise UserError(
-                f"images of {height}x{width} cannot be halved {levels - 1} times: choose an "
+                f"images of {height}x{width} cannot be halved {levels - 1} time(s): choose an "
                 f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
                 f"(now {tuple(channel_multipliers)})"
             )

@@ -104,14 +104,16 @@ def train(
     Raises:
         UserError: what was given cannot be used, or the loss is no longer finite.
     """
+    _check_counts(1, num_steps=num_steps, batch_size=batch_size, steps_per_call=steps_per_call)
+    _check_counts(1, keep_checkpoints=keep_checkpoints, sample_num_steps=sample_num_steps)
+    _check_counts(0, log_every=log_every, checkpoint_every=checkpoint_every)
+    _check_counts(0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
+    _check_counts(0, sample_every=sample_every, sample_images=sample_images)
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise UserError(
             f"train.batch_size={batch_size} is not divisible by the {replicas} replicas"
         )
-    for name, value in (("num_steps", num_steps), ("batch_size", batch_size)):
-        if value < 1:
-            raise UserError(f"train.{name}={value} must be at least 1")
     keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -182,7 +184,12 @@ def train(
             step += count
             window_steps += count
             state.window.add(records)
-            bar.update(count)
+            if step - count > start:
+                bar.update(count)
+            else:  # what built the graph says nothing about the time left
+                bar.reset()
+                bar.initial = bar.last_print_n = bar.n = step
+                bar.refresh()
             scalars = {}
 
             def due(cadence, step=step):
@@ -220,6 +227,12 @@ def train(
         _save(state, checkpoints, step)
     finish(model, step)
     return None
+
+
+def _check_counts(lowest: int, **values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < lowest:
+            raise UserError(f"train.{name}={value!r} must be a whole number, at least {lowest}")
 
 
 def _save(state: TrainState, checkpoints: Checkpoints, step: int) -> str:

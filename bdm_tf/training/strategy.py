@@ -39,8 +39,9 @@ def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
 def default_jit_compile(strategy: tf.distribute.Strategy) -> bool:
     """Whether XLA compiles the step when `train.jit_compile` does not say.
 
-    On CPUs it does not. Several GPUs cannot reduce inside
-    an XLA cluster; a TPU compiles whatever is said.
+    On two CPU cores it brought a gradient of the digits' UNet no more than 15% either way (500
+    against 450 ms, 541 against 597 ms at batch 128) for a longer start, so there it does not. GPUs
+    were not measured. Several of them cannot reduce inside an XLA cluster; a TPU compiles always.
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return on_gpu and strategy.num_replicas_in_sync == 1
