@@ -17,7 +17,7 @@ CADENCES = frozenset(
         "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
         "eval_every eval_images sample_every sample_images sample_num_steps sample_sampler"
     ).split()
-) | {"sample.num_steps", "export_saved_model.chunk_size"}
+) | {"sample.num_steps", "sample.clip", "export_saved_model.chunk_size"}
 
 
 def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
@@ -46,19 +46,19 @@ def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterabl
         logging.set_verbosity(verbosity)
 
 
-def parse_text(text: str, skip_unknown: Sequence[str] = ()) -> None:
+def parse_text(text: str, skip_unknown: bool = False) -> None:
     """Replaces gin's global configuration by `text`, for instance the config.gin of a workdir.
 
     Args:
         text: gin bindings.
-        skip_unknown: functions whose parameters are passed over where nobody imported them.
+        skip_unknown: pass over parameters of functions and classes that nobody imported.
 
     Raises:
-        UserError: another name is unknown, or the text is malformed.
+        UserError: a name is unknown, or the text is malformed.
     """
     gin.clear_config()
     try:
-        gin.parse_config(text, skip_unknown=list(skip_unknown))
+        gin.parse_config(text, skip_unknown=skip_unknown)
     except (ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
         raise UserError(f"config.gin cannot be used: {error}") from error
 

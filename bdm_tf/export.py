@@ -37,7 +37,8 @@ class ExportedModel(tf.Module):
         shape = model.image_shape
         chunk_shape = (chunk_size, *shape)
         # Not attributes: tf.Module would track the Keras layers inside.
-        denoiser, process, sampler = model.denoiser(), model.process, settings.sampler
+        denoiser, process = model.denoiser(settings.clip), model.process
+        sampler = settings.sampler
         default_steps = settings.num_steps
 
         def sample(seed, num_images, num_steps, first):
@@ -186,6 +187,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "objective": type(model.objective).__name__,
         "sampler": type(settings.sampler).__name__,
         "num_steps": settings.num_steps,
+        "clip": settings.clip,
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

@@ -39,9 +39,9 @@ class Model:
         self.network = network(image_shape=self.image_shape)
         self.ema_network = network(image_shape=self.image_shape, name="ema")
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self, clip: bool = False) -> Denoiser:
         """The denoiser with the averaged weights, which samples are drawn with."""
-        return Denoiser(self.ema_network, self.process)
+        return Denoiser(self.ema_network, self.process, clip)
 
 
 @gin.register("sample")
@@ -51,10 +51,11 @@ class SampleSettings:
     Args:
         sampler: the sampler.
         num_steps: its number of steps, T.
+        clip: see `Denoiser`.
     """
 
-    def __init__(self, sampler: Callable, num_steps: int = 1000):
-        self.sampler, self.num_steps = sampler, num_steps
+    def __init__(self, sampler: Callable, num_steps: int = 1000, clip: bool = False):
+        self.sampler, self.num_steps, self.clip = sampler, num_steps, clip
 
 
 def build_model() -> Model:
@@ -94,7 +95,8 @@ def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     if not tf.io.gfile.exists(path):
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
     with tf.io.gfile.GFile(path) as file:
-        config.parse_text(file.read(), skip_unknown=("train", "export_saved_model"))
+        # The file holds training's parameters too: the loop's, any optimizer's.
+        config.parse_text(file.read(), skip_unknown=True)
     checkpoint = find_checkpoint(workdir, step)
     model = build_model()
     weights = raw_variables(model.ema_network.trainable_variables)

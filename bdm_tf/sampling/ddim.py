@@ -16,15 +16,9 @@ class DDIMSampler:
 
     The blurring counterpart of Song et al., "Denoising Diffusion Implicit Models". The last step
     returns u_x_hat. Nothing forgets the first steps' errors here, and `1 / alpha_t` magnifies them
-    where the blur is strong, so that with a network that is not perfect single images diverge.
-
-    Args:
-        clip: keep x_hat within [-1, 1] at every step, in pixel space, and take u_eps_hat from what
-            is left. No image diverges then, but x_hat near t = 1 is no longer the estimated mean.
+    where the blur is strong, so that single images diverge with a network that is not
+    perfect, unless the denoiser clips.
     """
-
-    def __init__(self, clip: bool = False):
-        self._clip = clip
 
     def __call__(
         self, denoiser, *, shape: Sequence[int], seed: tf.Tensor, num_steps, first=0
@@ -37,10 +31,6 @@ class DDIMSampler:
         def step(k, z_t):
             t, s = (tf.cast(v, tf.float32) / tf.cast(num_steps, tf.float32) for v in (k, k - 1))
             u_eps_hat, u_x_hat = denoiser(z_t, tf.fill([count], t))
-            if self._clip:
-                x_hat = tf.clip_by_value(basis.to_pixel(u_x_hat), -1.0, 1.0)
-                u_x_hat = basis.to_frequency(x_hat)
-                u_eps_hat = process.u_eps_from_u_x(basis.to_frequency(z_t), u_x_hat, tf.stack([t]))
             alpha_s, sigma_s = process.alpha_sigma([s])
             u_s = tf.where(k == 1, u_x_hat, alpha_s * u_x_hat + sigma_s * u_eps_hat)
             return k - 1, basis.to_pixel(u_s)

@@ -96,7 +96,7 @@ def train(
         keep_checkpoints, keep_every: see `Checkpoints`.
         eval_images: at most so many images of the evaluation split are used.
         sample_images, sample_sampler, sample_num_steps: the grids drawn during training; the
-            sampler None is `AncestralSampler`.
+            sampler None is `AncestralSampler`. They clip (see `Denoiser`), whatever `sample` does.
 
     Returns:
         None, or the number of the signal that stopped it.
@@ -248,7 +248,10 @@ def _preview(model, sampler, strategy, count: int, seed: int):
     def draw(num_steps):
         def on_replica():
             x = sampler(
-                model.denoiser(), shape=shape, seed=tf.constant([0, seed]), num_steps=num_steps
+                model.denoiser(clip=True),
+                shape=shape,
+                seed=tf.constant([0, seed]),
+                num_steps=num_steps,
             )
             return pipeline.to_uint8(x)
 
