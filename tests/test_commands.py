@@ -60,6 +60,15 @@ def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
     assert metrics(finished_run) == metrics(workdir), moments
 
 
+def test_a_run_that_prepares_its_data_is_the_run_that_finds_them(tmp_path, finished_run):
+    workdir = str(tmp_path / "first")
+    result = run(train_command(workdir, tmp_path / "no data yet"))
+    assert result.returncode == 0, result.stderr[-3000:]
+    found, first = saved_values(finished_run), saved_values(workdir)
+    for name in found:
+        np.testing.assert_array_equal(found[name], first[name], err_msg=name)
+
+
 def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, digits_dir):
     workdir = str(tmp_path / "stopped")
     arguments = train_command(workdir, digits_dir, "train.num_steps = 1000000")

@@ -114,12 +114,13 @@ def train(
         raise UserError(
             f"train.batch_size={batch_size} is not divisible by the {replicas} replicas"
         )
-    keras.utils.set_random_seed(seed)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     files = Workdir(workdir)
     images, evaluation = data.load(data_dir, on_corrupt_image=on_corrupt_image)
     config.bind("Model.image_shape", images.image_shape)
+    # After the data: preparing them draws from Python's generator, as Keras 3's weights do.
+    keras.utils.set_random_seed(seed)
     rate = WarmUp(learning_rate, warmup_steps)
     with strategy.scope():
         model = build_model()
