@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="${VENV:-.venv}"
-[ -x "$venv/bin/python" ] || python3 -m venv --upgrade-deps "$venv"  # pip 23.0 does not end
+[ -x "$venv/bin/python" ] || python3 -m venv --upgrade-deps "$venv"  # pip 23.0 never ends resolving
 "$venv/bin/pip" install --quiet -e ".[test]"
 "$venv/bin/ruff" check .
 "$venv/bin/mypy"
