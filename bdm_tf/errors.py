@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,18 +17,25 @@ class UserError(ValueError):
         self.message = message  # gin adds to `str(error)` through which functions it passed
 
 
-def exits_on_user_error(main: Callable[[list[str]], None]) -> Callable[[list[str]], None]:
-    """Wraps a command's `main`: a `UserError` is printed as a message, the exit status is 1."""
+def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
+    """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
+
+    The process ends here and at once: the interpreter's end waits for input pipelines, whose
+    threads wait for the interpreter where they read images with Python, for ever.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
         try:
-            main(argv)
+            status = main(argv) or 0
         except UserError as error:
             print(f"error: {error.message}", file=sys.stderr)
-            sys.exit(1)
+            status = 1
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)
-            sys.exit(128 + signal.SIGINT)
+            status = 128 + signal.SIGINT
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
     return wrapped

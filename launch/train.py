@@ -1,7 +1,6 @@
 """Trains a model: python launch/train.py --gin_file=gin/digits.gin"""
 
 import os
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -28,7 +27,7 @@ _ON_CORRUPT_IMAGE = flags.DEFINE_enum(
 
 
 @exits_on_user_error
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --gin_file=FILE")
     if not _GIN_FILE.value:
@@ -49,8 +48,7 @@ def main(argv: list[str]) -> None:
         data_dir=_DATA_DIR.value,
         on_corrupt_image=_ON_CORRUPT_IMAGE.value,
     )
-    if stopped_by is not None:
-        sys.exit(128 + stopped_by)
+    return 0 if stopped_by is None else 128 + stopped_by
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ class Workdir:
         write_grid(images, self._file("samples", f"step_{step:08d}.png"))
         with self._summaries().as_default():
             tf.summary.image("samples", grid(images)[None], step=step)
+        self._summaries().flush()
 
     def _summaries(self) -> tf.summary.SummaryWriter:
         if self._writer is None:
