@@ -72,7 +72,7 @@ class BlurringProcess:
         """
         alpha_t, sigma_t = self.alpha_sigma(t)
         alpha_s, _ = self.alpha_sigma(s)
-        sigma2_ts = -(sigma_t**2) * tf.math.expm1(self._logsnr_difference(s, t))
+        sigma2_ts = -(sigma_t**2) * tf.math.expm1(self.logsnr_difference(s, t))
         return alpha_t / alpha_s, sigma2_ts
 
     def denoising_distribution(
@@ -95,7 +95,7 @@ class BlurringProcess:
             return self._appendix_coefficients(s, t)
         alpha_t, sigma_t = self.alpha_sigma(t)
         alpha_s, sigma_s = self.alpha_sigma(s)
-        one_minus_r = -tf.math.expm1(self._logsnr_difference(s, t))
+        one_minus_r = -tf.math.expm1(self.logsnr_difference(s, t))
         coeff_u_t = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2
         return coeff_u_t, alpha_s * one_minus_r, sigma_s**2 * one_minus_r
 
@@ -109,11 +109,36 @@ class BlurringProcess:
         alpha_t, sigma_t = self.alpha_sigma(t)
         return (u_t - alpha_t * u_x) / sigma_t
 
-    def _logsnr_difference(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        """log SNR(t) - log SNR(s) of each frequency, `[B, H, W, 1]`, never positive."""
+    def logsnr_difference(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """log SNR(t) - log SNR(s) of each frequency, `[B, H, W, 1]`, never positive for s < t.
+
+        SNR is `alpha_t^2 / sigma_t^2`; nothing cancels, however close s and t are.
+        """
         s, t = _per_image(s), _per_image(t)
         scaling = self._blur.log_scaling_difference(s, t, self._frequencies_squared)
         return self._noise.logsnr_difference(s, t) + 2.0 * scaling
+
+    def logsnr_slope(self, t: tf.Tensor) -> tf.Tensor:
+        """`d log SNR(t) / dt` of each frequency, `[B, H, W, 1]`, negative."""
+        t = _per_image(t)
+        scaling = self._blur.log_scaling_slope(t, self._frequencies_squared)
+        return self._noise.logsnr_slope(t) + 2.0 * scaling
+
+    def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Times whose scalar log-SNR is uniform, from numbers uniform in [0, 1].
+
+        Returns:
+            t `[B]` and its probability density `[B]`.
+        """
+        highest, lowest = self._noise.logsnr(0.0), self._noise.logsnr(1.0)
+        t = self._noise.time_of_logsnr(highest + (lowest - highest) * places)
+        t = tf.clip_by_value(t, 0.0, 1.0)
+        return t, self._noise.logsnr_slope(t) / (lowest - highest)
+
+    def importance_probability(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The probability `[B]` that a time of `importance_times` falls between s and t, `[B]`."""
+        whole = self._noise.logsnr_difference(0.0, 1.0)
+        return self._noise.logsnr_difference(s, t) / whole
 
     def _appendix_coefficients(self, s, t):
         """Appendix A.1 to the letter; its second term multiplies u_t - sigma_t u_eps."""

@@ -50,6 +50,15 @@ class CosineSchedule:
         growth = tf.sin(self._slope * (t - s)) / (a_t * sigma_s)
         return -2.0 * tf.math.log1p(growth)
 
+    def logsnr_slope(self, t: tf.Tensor) -> tf.Tensor:
+        """Returns `d logsnr(t) / dt = -2 phi' / (a_t sigma_t)`, negative, shaped like `t`."""
+        a_t, sigma_t = self.a_sigma(t)
+        return -2.0 * self._slope / (a_t * sigma_t)
+
+    def time_of_logsnr(self, logsnr: tf.Tensor) -> tf.Tensor:
+        """Returns the t at which `logsnr(t)` has this value, shaped like `logsnr`."""
+        return (tf.atan(tf.exp(-0.5 * logsnr)) - self._phi_0) / self._slope
+
 
 @gin.register
 class BlurSchedule:
@@ -102,3 +111,15 @@ class BlurSchedule:
         if self._min_scale == 0:  # d_s itself may underflow
             return -frequencies_squared * elapsed
         return tf.math.log1p(change / self.frequency_scaling(s, frequencies_squared))
+
+    def log_scaling_slope(self, t: tf.Tensor, frequencies_squared: tf.Tensor) -> tf.Tensor:
+        """Returns `d log d_t / dt`, never positive; the two shapes broadcast."""
+        sine, cosine = tf.sin(t * (math.pi / 2)), tf.cos(t * (math.pi / 2))
+        p = self._power
+        tau_slope = self._sigma_blur_max**2 * p * (math.pi / 2) * sine ** (2 * p - 1) * cosine
+        slope = -frequencies_squared * tau_slope
+        if self._min_scale == 0:
+            return slope
+        decay = tf.exp(-frequencies_squared * self.dissipation_time(t))
+        scaling = self.frequency_scaling(t, frequencies_squared)
+        return (1.0 - self._min_scale) * slope * decay / scaling

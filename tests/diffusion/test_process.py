@@ -118,3 +118,37 @@ def test_layer_computes_in_float32_under_mixed_precision():
         keras.mixed_precision.set_global_policy(before)
     assert z_t.dtype == tf.float32
     np.testing.assert_array_equal(z_t, tested.diffuse(tf.constant(x), t, tf.constant(eps)))
+
+
+@pytest.mark.parametrize("min_scale", [0.0, 0.001])
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_slope_of_log_snr_is_its_derivative(power, min_scale):
+    t = np.array([1e-3, 0.1, 0.4, 0.7, 0.95])
+    settings = dict(power=power, min_scale=min_scale)
+
+    def logsnr(t):
+        alpha, sigma = oracle.alpha_sigma(t, 8, 4, 2.0, **settings)
+        return 2 * np.log(alpha / sigma)
+
+    expected = (logsnr(t + 1e-6) - logsnr(t - 1e-6)) / 2e-6
+    found = process(8, 4, 2.0, **settings).logsnr_slope(tf.constant(t, tf.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_importance_times_are_uniform_in_log_snr():
+    places = np.linspace(0, 1, 9).astype(np.float32)
+    t, density = process(8, 8).importance_times(tf.constant(places))
+    t = t.numpy().astype(np.float64)
+
+    def logsnr(t):
+        a, sigma = oracle.noise_scaling_cosine(t)
+        return 2 * np.log(a / sigma)
+
+    np.testing.assert_allclose(logsnr(t), 10 - 20 * places, atol=2e-3)
+    inner = t[1:-1]
+    slope = (logsnr(inner + 1e-7) - logsnr(inner - 1e-7)) / 2e-7
+    np.testing.assert_allclose(density[1:-1], -slope / 20, rtol=1e-4)
+    s, t = (tf.constant(v) for v in ([0.0, 0.3, 0.8], [0.3, 0.8, 1.0]))
+    parts = process(8, 8).importance_probability(s, t)
+    np.testing.assert_allclose(parts[1], (logsnr(0.3) - logsnr(0.8)) / 20, rtol=1e-4)
+    np.testing.assert_allclose(np.sum(parts), 1.0, rtol=1e-5)
