@@ -32,6 +32,11 @@ def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterabl
         UserError: a file is missing, or a name, parameter or value is unknown or malformed.
     """
     gin.clear_config()
+    overlay(files, parameters, search_paths)
+
+
+def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
+    """`parse` on top of the configuration that is there."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
     for path in search_paths:
@@ -39,7 +44,8 @@ def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterabl
     for file in files:
         gin.add_config_file_search_path(os.path.dirname(os.path.abspath(file)))
     try:
-        gin.parse_config_files_and_bindings(list(files), list(parameters))
+        with gin.unlock_config():
+            gin.parse_config_files_and_bindings(list(files), list(parameters))
     except (OSError, ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
         raise UserError(f"the gin configuration cannot be used: {error}") from error
     finally:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bdm_tf.errors import UserError
+from bdm_tf.files import write_atomically, write_npz
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -32,7 +33,7 @@ def write_grid(images: np.ndarray, path: str, min_side: int = 512) -> None:
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()
     Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(content, "PNG")
-    _write_whole(path, content.getvalue())
+    write_atomically(path, content.getvalue())
 
 
 def sample_to_file(
@@ -61,16 +62,7 @@ def sample_to_file(
         first=tf.constant(first),
     ).numpy()
     if output.endswith(".npz"):
-        content = io.BytesIO()  # an archive is written with seeks, which GFile has not
-        np.savez_compressed(content, images=images)
-        _write_whole(output, content.getvalue())
+        write_npz(output, compressed=True, images=images)
     else:
         write_grid(images, output)
     print(f"wrote {num_images} images to {output}")
-
-
-def _write_whole(path: str, content: bytes) -> None:
-    partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(partial, path, overwrite=True)

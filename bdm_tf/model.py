@@ -78,6 +78,27 @@ def _built(name: str):
         raise UserError(f"{name} cannot be built from the gin parameters: {reason}") from error
 
 
+def use_config(workdir: str) -> None:
+    """Makes the configuration of a workdir gin's current one.
+
+    Raises:
+        UserError: `workdir` is none.
+    """
+    path = os.path.join(workdir, "config.gin")
+    if not tf.io.gfile.exists(path):
+        raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
+    with tf.io.gfile.GFile(path) as file:
+        # The file holds training's parameters too: the loop's, any optimizer's.
+        config.parse_text(file.read(), skip_unknown=True)
+
+
+def restore_average(model: Model, checkpoint: str) -> None:
+    """Gives a model the averaged weights of a checkpoint."""
+    weights = raw_variables(model.ema_network.trainable_variables)
+    saved = tf.train.Checkpoint(ema_weights=weights)
+    saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
+
+
 def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     """Rebuilds a trained model from a workdir alone, with its averaged weights.
 
@@ -91,15 +112,8 @@ def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     Raises:
         UserError: no such workdir or checkpoint.
     """
-    path = os.path.join(workdir, "config.gin")
-    if not tf.io.gfile.exists(path):
-        raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
-    with tf.io.gfile.GFile(path) as file:
-        # The file holds training's parameters too: the loop's, any optimizer's.
-        config.parse_text(file.read(), skip_unknown=True)
+    use_config(workdir)
     checkpoint = find_checkpoint(workdir, step)
     model = build_model()
-    weights = raw_variables(model.ema_network.trainable_variables)
-    saved = tf.train.Checkpoint(ema_weights=weights)
-    saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    restore_average(model, checkpoint)
     return model, checkpoint_step(checkpoint)

@@ -141,7 +141,7 @@ def test_the_bound_is_that_of_its_image_whatever_the_batch(process):
 
     whole, part = bound(slice(0, 1000)), bound(slice(2, 3))
     for term in whole:
-        np.testing.assert_allclose(whole[term][2:3], part[term], rtol=1e-5)
+        np.testing.assert_allclose(whole[term][2:3], part[term], rtol=1e-4)
     assert set(whole) == {"prior", "diffusion", "reconstruction"}
     # Uniform levels carry 8 bits each; a bound lies above the entropy.
     assert 8.0 < sum(np.mean(v) for v in whole.values()) < 40.0

@@ -74,6 +74,11 @@ class ImageFolder:
         return self._images(train, on_corrupt_image), evaluation
 
     def _images(self, folder: str, on_corrupt_image: str) -> Images:
+        images = self._read(folder, on_corrupt_image)
+        images.description = {"data_set": folder, "version": "", "split": os.path.basename(folder)}
+        return images
+
+    def _read(self, folder: str, on_corrupt_image: str) -> Images:
         paths = sorted(
             os.path.join(root, name)
             for root, _, names in tf.io.gfile.walk(folder)

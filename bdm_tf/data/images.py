@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,7 @@ class Images(abc.ABC):
 
     image_shape: tuple[int, int, int]
     num_images: int
+    description: dict[str, str] = {}  # "data_set", "version" and "split", for results
     # Why a training batch could not be read: TensorFlow raises an error of its own in its place.
     failure: UserError | None = None
 
@@ -44,6 +46,14 @@ class Images(abc.ABC):
     @abc.abstractmethod
     def eval_images(self, num_images: int) -> np.ndarray:
         """The first `num_images` images (all, if there are fewer) in fixed order, uint8."""
+
+    @abc.abstractmethod
+    def in_order(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Every image once, uint8 `[n, H, W, C]`, in fixed order; the last batch may be small."""
+
+    @abc.abstractmethod
+    def content_key(self) -> str:
+        """A SHA-256 that no other images, order or shape share, whatever they are called."""
 
 
 class _IndexedImages(Images):
@@ -95,13 +105,22 @@ class InMemoryImages(_IndexedImages):
 
     Args:
         array: uint8 `[N, H, W, C]`, N at least 1.
+        description: see `Images`.
     """
 
-    def __init__(self, array: np.ndarray):
+    def __init__(self, array: np.ndarray, description: dict[str, str] | None = None):
+        self.description = description or {}
         self.num_images, *shape = array.shape
         self.image_shape = tuple(shape)
         with tf.device("CPU:0"):
             self._array = tf.constant(array, tf.uint8)
+
+    def in_order(self, batch_size):
+        for start in range(0, self.num_images, batch_size):
+            yield self._array[start : start + batch_size].numpy()
+
+    def content_key(self):
+        return _sha256(self.image_shape, (batch.tobytes() for batch in self.in_order(1000)))
 
     def _read(self, indices):
         return tf.gather(self._array, indices)
@@ -131,6 +150,14 @@ class FileImages(_IndexedImages):
 
     def eval_images(self, num_images):
         return np.stack([self._read_one(i) for i in range(min(num_images, self.num_images))])
+
+    def in_order(self, batch_size):
+        for start in range(0, self.num_images, batch_size):
+            stop = min(start + batch_size, self.num_images)
+            yield np.stack([self._read_one(i) for i in range(start, stop)])
+
+    def content_key(self):
+        return _sha256(self.image_shape, map(_content, self._paths))
 
     def _read(self, indices):
         return tf.map_fn(
@@ -192,13 +219,22 @@ class RecordImages(Images):
         return images.batch(high - low, drop_remainder=True)
 
     def eval_images(self, num_images):
-        return np.stack(list(self.in_order().take(num_images).as_numpy_iterator()))
+        return np.stack(list(self._decoded().take(num_images).as_numpy_iterator()))
 
-    def in_order(self) -> tf.data.Dataset:
-        """Every image once, uint8 `[H, W, C]`, in the order of the files."""
+    def in_order(self, batch_size):
+        return self._decoded().batch(batch_size).as_numpy_iterator()
+
+    def content_key(self):
+        return _sha256(self.image_shape, self._records().as_numpy_iterator())
+
+    def _records(self) -> tf.data.Dataset:
         shards = tf.data.Dataset.from_tensor_slices(self._tables())
-        records = shards.flat_map(_read_shard)
-        return records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return shards.flat_map(_read_shard)
+
+    def _decoded(self) -> tf.data.Dataset:
+        return self._records().map(
+            self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
 
     def _tables(self):
         return (
@@ -218,6 +254,18 @@ class RecordImages(Images):
         buffer = min(SHUFFLE_BUFFER, self.num_images)
         tf.random.set_seed(1)  # this graph's, in place of the global one
         return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
+
+
+def _sha256(image_shape: tuple[int, int, int], contents: Iterator[bytes]) -> str:
+    found = hashlib.sha256(repr(tuple(image_shape)).encode())
+    for content in contents:
+        found.update(hashlib.sha256(content).digest())  # so that boundaries count
+    return found.hexdigest()
+
+
+def _content(path: str) -> bytes:
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
 
 
 def _read_shard(path, skip, take):

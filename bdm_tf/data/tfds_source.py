@@ -72,10 +72,9 @@ class TFDSImages:
         if train.num_images * float(np.prod(shape)) > self._max_bytes:
             return train, evaluation
         array = np.empty((train.num_images, *shape), np.uint8)
-        batches = train.in_order().batch(500).as_numpy_iterator()
-        for start, batch in zip(range(0, len(array), 500), batches):
+        for start, batch in zip(range(0, len(array), 500), train.in_order(500)):
             array[start : start + len(batch)] = batch
-        return InMemoryImages(array), evaluation
+        return InMemoryImages(array, train.description), evaluation
 
     def _records(self, builder, split: str, shape) -> RecordImages:
         try:
@@ -92,7 +91,13 @@ class TFDSImages:
             return fit_tensor(features.deserialize_example(record)[key], shape[:2], shape[2])
 
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
-        return RecordImages(shards, split_info.num_examples, shape, decode)
+        images = RecordImages(shards, split_info.num_examples, shape, decode)
+        images.description = {
+            "data_set": self._name,
+            "version": str(builder.version),
+            "split": split,
+        }
+        return images
 
 
 def _is_image(feature) -> bool:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.errors import UserError
 from bdm_tf.figures import grid, write_grid
+from bdm_tf.files import write_atomically
 
 
 class Workdir:
@@ -83,14 +84,6 @@ class Workdir:
 
     def _file(self, *names: str) -> str:
         return os.path.join(self.path, *names)
-
-
-def write_atomically(path: str, text: str) -> None:
-    """Writes a file that is either as it was or whole."""
-    partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(partial, path, overwrite=True)
 
 
 def _step_of(line: str) -> float:

@@ -1,0 +1,67 @@
+"""What all evaluators share: they see images a batch at a time and end with named figures."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bdm_tf.errors import UserError
+
+SAMPLES, EVAL_IMAGES = "generated samples", "images of the evaluation split"
+
+# Of samples: "index" int64 [n], "features" float32 [n, d] and, if the network has them, "logits"
+# float32 [n, k]. Of the evaluation split: "index" int64 [n] and "image" uint8 [n, H, W, C].
+Batch = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an evaluator may need to know.
+
+    Attributes:
+        num_images: how many samples will be drawn.
+        features: the feature network.
+        reference: the real images' `Reference`.
+        model: the `Model`, or None where only samples are to be had.
+        on_replicas: spreads a function of arrays over the replicas; see `on_replicas`.
+        seed: an integer.
+    """
+
+    num_images: int
+    features: Any
+    reference: Any
+    model: Any = None
+    on_replicas: Callable | None = None
+    seed: int = 0
+
+
+class Evaluator(abc.ABC):
+    """Measures one thing; `update` with every batch, in any order, then ask for `result`."""
+
+    consumes = SAMPLES
+
+    @abc.abstractmethod
+    def update(self, batch: Batch) -> None:
+        """Takes in a batch."""
+
+    @abc.abstractmethod
+    def merge(self, other: Evaluator) -> None:
+        """Takes in all that another evaluator of the same kind has seen."""
+
+    @abc.abstractmethod
+    def result(self) -> dict[str, dict]:
+        """The figures: name to `{"value": ..., and what belongs to it}`."""
+
+
+class Unavailable(Exception):
+    """Raised by an evaluator that cannot measure this subject; the message says why."""
+
+
+def need(name: str, have: int, least: int) -> None:
+    """Raises a `UserError` where there are fewer samples than a metric needs."""
+    if have < least:
+        raise UserError(f"{name} needs at least {least} samples, --num_images={have}")

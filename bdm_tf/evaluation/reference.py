@@ -1,0 +1,201 @@
+"""Real images, measured once: statistics and features of a split, cached by what they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from bdm_tf.data import Images
+from bdm_tf.errors import UserError
+from bdm_tf.evaluation.features import FeatureNetwork
+from bdm_tf.evaluation.statistics import GaussianStatistics
+from bdm_tf.files import read_npz, write_npz
+
+_FORMAT = 1  # part of every key; goes up when the same key would mean other numbers
+_SAVE_EVERY = 50  # batches between two savings of statistics under way
+
+
+class Reference:
+    """The splits of a data set in the features of a network.
+
+    Args:
+        splits: "train" and "eval" to their `Images`, or None where there is no such split.
+        features: the feature network.
+        extract: uint8 `[n, H, W, C]` to its outputs as arrays.
+        batch_size: images that `extract` is given at a time.
+        cache_dir: where results are kept; the file's name is for people, its key decides.
+        imported: "train" or "eval" to a `.npz` with `mu` and `sigma`, used in place of the images.
+    """
+
+    def __init__(
+        self,
+        splits: dict[str, Images | None],
+        features: FeatureNetwork,
+        extract: Callable[[np.ndarray], dict[str, np.ndarray]],
+        batch_size: int,
+        cache_dir: str,
+        imported: dict[str, str],
+    ):
+        self._splits, self._network, self._extract = splits, features, extract
+        self._batch_size, self._cache_dir, self._imported = batch_size, cache_dir, imported
+        self._known: dict[str, GaussianStatistics] = {}
+        self._keys: dict[str, str] = {}
+
+    def has(self, split: str) -> bool:
+        """Whether there are statistics of this split to be had."""
+        return split in self._imported or self._splits.get(split) is not None
+
+    def describe(self, split: str) -> dict[str, str]:
+        """What a result must say about the real images it compares with."""
+        if split in self._imported:
+            return {"split": split, "statistics": self._imported[split]}
+        return {**self._images(split).description, "data_sha256": self._content(split)}
+
+    def statistics(self, split: str) -> GaussianStatistics:
+        """Mean and covariance of a split's features: imported, cached, or computed now."""
+        if split not in self._known:
+            if split in self._imported:
+                self._known[split] = self._load(self._imported[split])
+            else:
+                self._known[split] = self._cached_statistics(split)
+        return self._known[split]
+
+    def features(self, split: str, max_images: int) -> np.ndarray:
+        """Features float32 `[n, d]` of a fixed random choice of at most `max_images` images."""
+        images = self._images(split)
+        count = min(max_images, images.num_images)
+        path, key = self._file(split, f"features-{count}")
+        if tf.io.gfile.exists(path):
+            return _cached(path, key)["features"]
+        chosen = np.zeros(images.num_images, bool)
+        chosen[np.random.default_rng(0).permutation(images.num_images)[:count]] = True
+        found, start = [], 0
+        with tqdm(total=count, desc=f"{split} features", unit="img") as bar:
+            for batch in images.in_order(self._batch_size):
+                batch = batch[chosen[start : (start := start + len(batch))]]
+                if len(batch):
+                    found.append(self._extract(batch)["features"])
+                    bar.update(len(batch))
+        features = np.concatenate(found)
+        self._save(path, key, features=features)
+        return features
+
+    def export(self, folder: str) -> None:
+        """Writes the statistics that were used as `train.npz` and `eval.npz`."""
+        tf.io.gfile.makedirs(folder)
+        for split, known in self._known.items():
+            path = os.path.join(folder, f"{split}.npz")
+            described = {**self._network.describe(), **self.describe(split)}
+            write_npz(path, mu=known.mu, sigma=known.sigma, n=known.count, **described)
+
+    def _images(self, split: str) -> Images:
+        images = self._splits.get(split)
+        if images is None:
+            what = "only statistics" if split in self._imported else "no such split"
+            raise UserError(f"images of the {split} split are needed, but there is {what}")
+        return images
+
+    def _content(self, split: str) -> str:
+        if split not in self._keys:
+            self._keys[split] = self._images(split).content_key()
+        return self._keys[split]
+
+    def _cached_statistics(self, split: str) -> GaussianStatistics:
+        images = self._images(split)
+        path, key = self._file(split, "statistics")
+        if tf.io.gfile.exists(path):
+            saved = _cached(path, key)
+            return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
+        partial = f"{path}.under_way.npz"
+        known = self._resumed(partial, key)
+        done = known.count if known else 0
+        with tqdm(total=images.num_images, initial=done, desc=f"{split} split", unit="img") as bar:
+            for number, batch in enumerate(images.in_order(self._batch_size)):
+                if number * self._batch_size < done:
+                    continue
+                features = self._extract(batch)["features"]
+                known = known or GaussianStatistics(features.shape[1])
+                known.update(features)
+                bar.update(len(batch))
+                if (number + 1) % _SAVE_EVERY == 0:
+                    self._save(partial, key, n=known.count, mu=known.mu, sigma=known.sigma)
+        self._save(path, key, n=known.count, mu=known.mu, sigma=known.sigma)
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.remove(partial)
+        return known
+
+    def _resumed(self, path: str, key: str) -> GaussianStatistics | None:
+        """Statistics of the first images, if an interrupted run left them."""
+        if not tf.io.gfile.exists(path):
+            return None
+        saved = _cached(path, key)
+        if saved["n"] % self._batch_size:
+            return None
+        return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
+
+    def _file(self, split: str, what: str) -> tuple[str, str]:
+        """Path and key of something that is known about a split."""
+        images, network = self._images(split), self._network
+        parts = [_FORMAT, what, images.num_images, self._content(split), network.content_hash]
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        description = images.description
+        words = [description.get(k, "") for k in ("data_set", "version", "split")]
+        words += [str(images.num_images), network.name, what, key[:16]]
+        name = re.sub(r"[^\w.+-]+", "_", "-".join(word for word in words if word))
+        return os.path.join(self._cache_dir, f"{name[-200:]}.npz"), key
+
+    def _save(self, path: str, key: str, **arrays) -> None:
+        try:
+            tf.io.gfile.makedirs(self._cache_dir)
+            write_npz(path, key=key, **self._network.describe(), **arrays)
+        except (OSError, tf.errors.OpError) as error:
+            logging.warning("statistics are not kept: %s", error)
+
+    def _load(self, path: str) -> GaussianStatistics:
+        """Statistics from a file of the user's.
+
+        Raises:
+            UserError: it holds none, or those of other features.
+        """
+        try:
+            saved = read_npz(path)
+            mu, sigma = (np.asarray(saved[name], np.float64) for name in ("mu", "sigma"))
+        except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+            raise UserError(f"{path} has no statistics mu and sigma: {error}") from error
+        made_with = str(saved.get("features_sha256", self._network.content_hash))
+        if made_with != self._network.content_hash:
+            raise UserError(
+                f"the statistics {path} were made with the features "
+                f"{saved.get('features', '?')} ({made_with[:12]}), these are {self._network.name} "
+                f"({self._network.content_hash[:12]})"
+            )
+        if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
+            raise UserError(f"{path}: mu {mu.shape} and sigma {sigma.shape} do not fit together")
+        if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
+            raise UserError(f"{path}: mu or sigma is not finite")
+        images = next(images for images in self._splits.values() if images is not None)
+        dimensions = self._extract(next(iter(images.in_order(1))))["features"].shape[1]
+        if len(mu) != dimensions:
+            raise UserError(
+                f"the statistics {path} have {len(mu)} dimensions, the features "
+                f"{self._network.name} {dimensions}: they were made with another network or size"
+            )
+        return GaussianStatistics.of(int(saved.get("n", 0)), mu, sigma)
+
+
+def _cached(path: str, key: str) -> dict[str, np.ndarray]:
+    try:
+        saved = read_npz(path)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it") from error
+    if str(saved.get("key")) != key:
+        raise UserError(f"{path} does not hold what its name says; remove it")
+    return saved

@@ -1,0 +1,48 @@
+"""A function of arrays, spread over the replicas of a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+def on_replicas(
+    strategy: tf.distribute.Strategy, function: Callable, batch_size: int | None = None
+) -> Callable:
+    """`function`, compiled, with its arrays cut along the first axis, a piece for each replica.
+
+    Args:
+        strategy: where to run.
+        function: of tensors, returns a structure of tensors whose first axis is that of its
+            arguments.
+        batch_size: shorter arrays are padded to this length by their last row, and what comes of
+            that is cut off again, so that one graph of static shapes serves all.
+
+    Returns:
+        A function of arrays (first axis divisible by the number of replicas) that returns the
+        structure with NumPy arrays, the replicas' parts joined in order.
+    """
+    replicas = strategy.num_replicas_in_sync
+    compiled = tf.function(lambda arguments: strategy.run(function, args=arguments))
+
+    def joined(parts):
+        return np.concatenate([p.numpy() for p in strategy.experimental_local_results(parts)])
+
+    def call(*arrays: np.ndarray):
+        rows = len(arrays[0])
+        missing = (batch_size or rows) - rows
+        if missing:
+            arrays = tuple(np.concatenate([a, a[-1:].repeat(missing, 0)]) for a in arrays)
+        pieces = [np.split(np.asarray(array), replicas) for array in arrays]
+
+        def piece_of(k):
+            return lambda context: tf.constant(pieces[k][context.replica_id_in_sync_group])
+
+        distribute = strategy.experimental_distribute_values_from_function
+        arguments = tuple(distribute(piece_of(k)) for k in range(len(arrays)))
+        results = tf.nest.map_structure(joined, compiled(arguments))
+        return tf.nest.map_structure(lambda r: r[:rows], results) if missing else results
+
+    return call

@@ -1,0 +1,103 @@
+"""Result files: figures, and the protocol they were measured by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.files import write_atomically
+
+# What may differ between two measurements of the same thing.
+_CIRCUMSTANCES = ("wall_seconds", "finished_at", "versions", "device", "replicas")
+
+
+def key_of(protocol: dict, ignore: tuple[str, ...] = ()) -> str:
+    """A SHA-256 of a protocol without its circumstances."""
+    kept = {k: v for k, v in protocol.items() if k not in _CIRCUMSTANCES and k not in ignore}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
+    """The results at `path`, if they are there and were measured by this protocol.
+
+    Raises:
+        UserError: they were measured by another one, or the file holds something else.
+    """
+    if overwrite or not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        try:
+            there = json.load(file)
+            other = there["protocol"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"--output={path} exists and holds no results") from error
+    if key_of(other) == key_of(protocol):
+        return there
+    changed = [
+        f"{name}: {other.get(name, '(absent)')} there, {protocol.get(name, '(absent)')} here"
+        for name in sorted(other.keys() | protocol.keys())
+        if name not in _CIRCUMSTANCES and _plain(other.get(name)) != _plain(protocol.get(name))
+    ]
+    raise UserError(
+        f"--output={path} holds results of another protocol:\n  "
+        + "\n  ".join(changed)
+        + "\nGive another --output, or --overwrite."
+    )
+
+
+def write_results(path: str, results: dict) -> None:
+    """Writes results as JSON, atomically.
+
+    Raises:
+        UserError: `path` cannot be written.
+    """
+    try:
+        if os.path.dirname(path):
+            tf.io.gfile.makedirs(os.path.dirname(path))
+        write_atomically(path, json.dumps(results, indent=2) + "\n")
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"--output={path} cannot be written: {error}") from error
+
+
+class ResultLog:
+    """`results.jsonl`: a row for each checkpoint and protocol.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self.rows: list[dict] = []
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                self.rows = [json.loads(line) for line in file.read().splitlines()]
+
+    def append(self, row: dict) -> None:
+        """Adds a row; the file is whole at every moment."""
+        self.rows.append(row)
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def table(results: dict) -> str:
+    """The figures as lines for people."""
+    lines = []
+    for name, figure in results["figures"].items():
+        spread = figure.get("std", figure.get("standard_error"))
+        value = f"{figure['value']:.5g}" + (f" +- {spread:.2g}" if spread is not None else "")
+        counts = [f"{k} {figure[k]}" for k in _COUNTS if k in figure]
+        lines.append(f"{name:<28} {value:<22} {', '.join(counts)}")
+    for name, reason in results["skipped"].items():
+        lines.append(f"{name:<28} skipped: {reason}")
+    return "\n".join(lines)
+
+
+_COUNTS = ("num_generated", "num_eval", "num_images", "num_real")
+
+
+def _plain(value):
+    return json.loads(json.dumps(value, default=str))

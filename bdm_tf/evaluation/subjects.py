@@ -1,0 +1,217 @@
+"""What can be scored: a run's checkpoints, a SavedModel, images from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.errors import UserError
+from bdm_tf.evaluation.replicas import on_replicas
+from bdm_tf.files import read_npz
+from bdm_tf.model import Model, build_model, build_sample_settings, restore_average
+from bdm_tf.training.checkpoints import checkpoint_step
+from bdm_tf.training.state import raw_variables
+
+# Draws images `first ... first + n - 1` as uint8 `[n, H, W, C]`.
+Draw = Callable[[int], np.ndarray]
+
+
+class TrainedRun:
+    """The averaged weights of a workdir's checkpoints.
+
+    Args:
+        strategy: where it runs.
+        ema_decay: what the run was trained with.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, ema_decay: float):
+        self._strategy, self._ema_decay = strategy, ema_decay
+        with strategy.scope():
+            self.model: Model | None = build_model()
+        self._settings = build_sample_settings()
+        self.image_shape = self.model.image_shape
+        self._described: dict = {}
+
+    def restore(self, checkpoint: str) -> int:
+        """Takes the weights of a checkpoint and returns its step."""
+        restore_average(self.model, checkpoint)
+        weights = hashlib.sha256()
+        for variable in raw_variables(self.model.ema_network.trainable_variables):
+            weights.update(variable.numpy().tobytes())
+        step = checkpoint_step(checkpoint)
+        self._described = {
+            "step": step,
+            "ema_decay": self._ema_decay,
+            "weights_sha256": weights.hexdigest(),
+        }
+        return step
+
+    def describe(self, num_steps: int) -> dict:
+        """What a result must say about where its images come from."""
+        settings = self._settings
+        return {
+            **self._described,
+            "sampler": type(settings.sampler).__name__,
+            "num_steps": num_steps or settings.num_steps,
+            "clip": settings.clip,
+        }
+
+    def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
+        """A function that draws a batch of the seed `[0, seed]` with the weights of the moment."""
+        shape = (batch_size // self._strategy.num_replicas_in_sync, *self.image_shape)
+        denoiser, sampler = self.model.denoiser(self._settings.clip), self._settings.sampler
+        steps = num_steps or self._settings.num_steps
+
+        def on_replica(first):
+            seeds = tf.constant([0, seed])
+            x = sampler(denoiser, shape=shape, seed=seeds, num_steps=steps, first=first[0])
+            return to_uint8(x)
+
+        return _from_firsts(self._strategy, on_replica, batch_size)
+
+
+class ShippedModel:
+    """A SavedModel, scored as it stands.
+
+    Raises:
+        UserError: it is none, or not one of this library.
+    """
+
+    model = None
+
+    def __init__(self, path: str, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        self.info = model_info(path)
+        with strategy.scope():
+            self._saved = tf.saved_model.load(path)
+        self.image_shape = tuple(self.info["image_shape"])
+        weights = hashlib.sha256()
+        for variable in self._saved.weights:
+            weights.update(variable.numpy().tobytes())
+        self._weights = weights.hexdigest()
+
+    def describe(self, num_steps: int) -> dict:
+        """What a result must say about where its images come from."""
+        info = self.info
+        return {
+            "step": info["step"],
+            "ema_decay": info["ema_decay"],
+            "weights_sha256": self._weights,
+            "sampler": info["sampler"],
+            "num_steps": num_steps or info["num_steps"],
+            "clip": info["clip"],
+            "exported_by": info["versions"],
+        }
+
+    def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
+        """A function that draws a batch of the seed `[0, seed]`."""
+        count = batch_size // self._strategy.num_replicas_in_sync
+
+        def on_replica(first):
+            return self._saved.sample(
+                seed=tf.constant([0, seed]),
+                num_images=tf.constant(count),
+                num_steps=tf.constant(num_steps),
+                first=first[0],
+            )
+
+        return _from_firsts(self._strategy, on_replica, batch_size)
+
+
+class StoredImages:
+    """Images from a `.npz`: `images`, uint8 `[N, H, W, C]`, or float in [-1, 1].
+
+    Raises:
+        UserError: there are none in it, or they are not finite or out of range.
+    """
+
+    model = None
+
+    def __init__(self, path: str):
+        try:
+            arrays = read_npz(path)
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            raise UserError(f"--images={path} cannot be read: {error}") from error
+        if "images" not in arrays:
+            raise UserError(f"--images={path} has no array 'images'; it has {sorted(arrays)}")
+        images = arrays["images"]
+        if images.ndim != 4 or not len(images):
+            raise UserError(f"--images={path} has shape {images.shape}, must be [N, H, W, C]")
+        if images.dtype != np.uint8:
+            images = self._from_floats(images, path)
+        self._images = images
+        self.image_shape = images.shape[1:]
+        self.num_images = len(images)
+        self._described = {"images_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+
+    def describe(self, num_steps: int) -> dict:
+        """What a result must say about where its images come from."""
+        del num_steps
+        return self._described
+
+    def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
+        """A function that reads a batch."""
+        del seed, num_steps
+        return lambda first: self._images[first : first + batch_size]
+
+    def _from_floats(self, images: np.ndarray, path: str) -> np.ndarray:
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"--images={path} is {images.dtype}, must be uint8 or float")
+        bad = ~np.isfinite(images).all(axis=(1, 2, 3))
+        if bad.any():
+            raise UserError(
+                f"--images={path}: {bad.sum()} of {len(images)} images are not finite, the first "
+                f"is number {bad.argmax()}"
+            )
+        low, high = images.min(), images.max()
+        if low < -1.001 or high > 1.001:
+            raise UserError(
+                f"--images={path} has floats from {low:.4g} to {high:.4g}; they must lie in "
+                "[-1, 1]. uint8 in 0..255 is taken as it is"
+            )
+        return to_uint8(tf.constant(images, tf.float32)).numpy()
+
+
+def model_info(path: str) -> dict:
+    """What a SavedModel of this library says of itself.
+
+    Raises:
+        UserError: `path` is none.
+    """
+    if not tf.saved_model.contains_saved_model(path):
+        raise UserError(f"--saved_model={path} is not a SavedModel")
+    file = os.path.join(path, "assets.extra", "model_info.json")
+    if not tf.io.gfile.exists(file):
+        raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
+    with tf.io.gfile.GFile(file) as content:
+        return json.load(content)
+
+
+def config_of(info: dict) -> str:
+    """The gin text of what `model_info` holds."""
+    return "".join(f"{name} = {value}\n" for name, value in info["config"].items())
+
+
+def whole_chunks(info: dict, batch_size: int, replicas: int) -> int:
+    """The batch size that a SavedModel, which draws whole chunks, does not waste draws with."""
+    chunk = int(info["config"].get("export_saved_model.chunk_size", 1)) * replicas
+    return max(batch_size // chunk, 1) * chunk
+
+
+def ema_decay_of_config() -> float:
+    """The decay that gin's current configuration, that of a workdir, was trained with."""
+    return float(config.parameters(config.operative_text()).get("train.ema_decay", "nan"))
+
+
+def _from_firsts(strategy, on_replica, batch_size: int) -> Draw:
+    replicas = strategy.num_replicas_in_sync
+    run = on_replicas(strategy, on_replica)
+    offsets = np.arange(replicas, dtype=np.int32) * (batch_size // replicas)
+    return lambda first: run(np.int32(first) + offsets)

@@ -1,0 +1,35 @@
+"""Files that are either as they were or whole, wherever `tf.io.gfile` reaches."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import numpy as np
+import tensorflow as tf
+
+
+def write_atomically(path: str, content: str | bytes) -> None:
+    """Writes a file under another name and renames it when it is whole."""
+    partial = f"{path}.partial"
+    with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
+        file.write(content)
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def write_npz(path: str, compressed: bool = False, **arrays) -> None:
+    """Writes named arrays as `.npz`, atomically."""
+    content = io.BytesIO()  # an archive is written with seeks, which GFile has not
+    (np.savez_compressed if compressed else np.savez)(content, **arrays)
+    write_atomically(path, content.getvalue())
+
+
+def read_npz(path: str) -> dict[str, np.ndarray]:
+    """The named arrays of a `.npz`; raises OSError, ValueError or an OpError if it is none."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = io.BytesIO(file.read())
+    try:
+        with np.load(content) as arrays:
+            return dict(arrays)
+    except (EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz archive") from error
