@@ -62,7 +62,7 @@ def sample_to_file(
         first=tf.constant(first),
     ).numpy()
     if output.endswith(".npz"):
-        write_npz(output, compressed=True, images=images)
+        write_npz(output, {"images": images}, compressed=True)
     else:
         write_grid(images, output)
     print(f"wrote {num_images} images to {output}")

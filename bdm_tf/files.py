@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,7 +19,7 @@ def write_atomically(path: str, content: str | bytes) -> None:
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 
-def write_npz(path: str, compressed: bool = False, **arrays) -> None:
+def write_npz(path: str, arrays: Mapping[str, Any], compressed: bool = False) -> None:
     """Writes named arrays as `.npz`, atomically."""
     content = io.BytesIO()  # an archive is written with seeks, which GFile has not
     (np.savez_compressed if compressed else np.savez)(content, **arrays)

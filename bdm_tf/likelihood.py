@@ -2,8 +2,8 @@
 
     -log p(x) <= KL(q(u_1 | x) || p(u_1)) + E[sum of KLs of the steps] + E[-log p(x | u_0)]
 
-The bound of Kingma et al., "Variational Diffusion Models" (2021), with a signal-to-noise ratio of its
-own for each frequency, `SNR_i(t) = alpha_i(t)^2 / sigma_i(t)^2`. The paper does not measure it.
+The bound of Kingma et al., "Variational Diffusion Models" (2021), where each frequency has its own
+signal-to-noise ratio `SNR_i(t) = alpha_i(t)^2 / sigma_i(t)^2`. The paper does not measure it.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def _built(name: str):
         raise UserError(f"{name} cannot be built from the gin parameters: {reason}") from error
 
 
-def use_config(workdir: str) -> None:
-    """Makes the configuration of a workdir gin's current one.
+def use_config(workdir: str) -> str:
+    """Makes the configuration of a workdir gin's current one and returns its text.
 
     Raises:
         UserError: `workdir` is none.
@@ -88,8 +88,10 @@ def use_config(workdir: str) -> None:
     if not tf.io.gfile.exists(path):
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
     with tf.io.gfile.GFile(path) as file:
-        # The file holds training's parameters too: the loop's, any optimizer's.
-        config.parse_text(file.read(), skip_unknown=True)
+        text = file.read()
+    # The file holds training's parameters too: the loop's, any optimizer's.
+    config.parse_text(text, skip_unknown=True)
+    return text
 
 
 def restore_average(model: Model, checkpoint: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bdm_tf.errors import UserError
 
-SAMPLES, EVAL_IMAGES = "generated samples", "images of the evaluation split"
+SAMPLES, EVAL_IMAGES, NOTHING = "samples", "evaluation images", "nothing"
 
 # Of samples: "index" int64 [n], "features" float32 [n, d] and, if the network has them, "logits"
 # float32 [n, k]. Of the evaluation split: "index" int64 [n] and "image" uint8 [n, H, W, C].
@@ -35,14 +35,18 @@ class Context:
     features: Any
     reference: Any
     model: Any = None
-    on_replicas: Callable | None = None
+    on_replicas: Callable = lambda function: function
     seed: int = 0
 
 
 class Evaluator(abc.ABC):
-    """Measures one thing; `update` with every batch, in any order, then ask for `result`."""
+    """Measures one thing: `start`, `update` with every batch in any order, ask for `result`."""
 
     consumes = SAMPLES
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Forgets what was seen: the next checkpoint's turn."""
 
     @abc.abstractmethod
     def update(self, batch: Batch) -> None:
@@ -62,6 +66,11 @@ class Unavailable(Exception):
 
 
 def need(name: str, have: int, least: int) -> None:
-    """Raises a `UserError` where there are fewer samples than a metric needs."""
+    """Raises a `UserError` where there are fewer samples than a metric needs.
+
+    Raises `Unavailable` where none were asked for.
+    """
+    if have == 0:
+        raise Unavailable("no samples were asked for")
     if have < least:
         raise UserError(f"{name} needs at least {least} samples, --num_images={have}")

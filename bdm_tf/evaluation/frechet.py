@@ -5,16 +5,16 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, Unavailable, need
+from bdm_tf.evaluation.evaluator import NOTHING, Batch, Context, Evaluator, Unavailable, need
 from bdm_tf.evaluation.statistics import GaussianStatistics
 
 
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """`|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))` (Heusel et al., 2017).
 
-    The trace of the root is the sum of the singular values of `R_a R_b^T`, where `R^T R = S`. Unlike
-    the root of a product, that stays exact where a covariance is singular, as it is with fewer
-    images than dimensions.
+    The trace of the root is the sum of the singular values of `R_a R_b^T`, where `R^T R = S`. That
+    stays exact where a covariance is singular, as it is with fewer images than dimensions; the
+    root of a product does not.
     """
     cross = np.linalg.svd(_root(a.sigma) @ _root(b.sigma).T, compute_uv=False).sum()
     spread = np.trace(a.sigma) + np.trace(b.sigma)
@@ -45,6 +45,9 @@ class FrechetDistance(Evaluator):
         self._name, self._split = name, split
         self._real = context.reference.statistics(split)
         self._described = context.reference.describe(split)
+        self.start()
+
+    def start(self) -> None:
         self._drawn = GaussianStatistics(len(self._real.mu))
 
     def update(self, batch: Batch) -> None:
@@ -73,6 +76,8 @@ class FrechetFloor(Evaluator):
     much, at these counts.
     """
 
+    consumes = NOTHING
+
     def __init__(self, context: Context):
         reference = context.reference
         if not reference.has("eval"):
@@ -80,6 +85,9 @@ class FrechetFloor(Evaluator):
         self._name = f"{context.features.frechet_name}_eval_to_train"
         self._train, self._eval = (reference.statistics(split) for split in ("train", "eval"))
         self._described = reference.describe("train")
+
+    def start(self) -> None:
+        """There is nothing to forget."""
 
     def update(self, batch: Batch) -> None:
         """Samples do not matter here."""

@@ -25,9 +25,12 @@ class InceptionScore(Evaluator):
             raise Unavailable(f"the features {context.features.name!r} have no logits")
         need("inception_score", context.num_images, splits)
         self._ends = np.arange(1, splits + 1) * context.num_images // splits
-        self._count = np.zeros(splits)
-        self._negative_entropy = np.zeros(splits)
-        self._probabilities: np.ndarray | None = None  # [splits, classes], sums
+        self.start()
+
+    def start(self) -> None:
+        self._count = np.zeros(len(self._ends))
+        self._negative_entropy = np.zeros(len(self._ends))
+        self._probabilities = np.zeros((len(self._ends), 1))  # sums; classes are not known yet
 
     def update(self, batch: Batch) -> None:
         logits = np.asarray(batch["logits"], np.float64)
@@ -35,19 +38,16 @@ class InceptionScore(Evaluator):
         log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
         p = np.exp(log_p)
         split = np.searchsorted(self._ends, batch["index"], side="right")
-        if self._probabilities is None:
-            self._probabilities = np.zeros((len(self._ends), p.shape[1]))
+        probabilities = np.zeros((len(self._ends), p.shape[1]))
+        np.add.at(probabilities, split, p)
+        self._probabilities = self._probabilities + probabilities
         np.add.at(self._count, split, 1.0)
         np.add.at(self._negative_entropy, split, (p * log_p).sum(1))
-        np.add.at(self._probabilities, split, p)
 
     def merge(self, other) -> None:
         self._count += other._count
         self._negative_entropy += other._negative_entropy
-        if self._probabilities is None:
-            self._probabilities = other._probabilities
-        elif other._probabilities is not None:
-            self._probabilities = self._probabilities + other._probabilities
+        self._probabilities = self._probabilities + other._probabilities
 
     def result(self) -> dict[str, dict]:
         mean_p = self._probabilities / self._count[:, None]

@@ -67,7 +67,11 @@ class KernelDistance(Evaluator):
             need(f"{self._name} of the {split} split", len(self._real), subset_size)
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
         self._described = context.reference.describe(split)
-        self._drawn = SampledFeatures(max_images)
+        self._max_images = max_images
+        self.start()
+
+    def start(self) -> None:
+        self._drawn = SampledFeatures(self._max_images)
 
     def update(self, batch: Batch) -> None:
         self._drawn.update(batch)

@@ -28,7 +28,10 @@ class _OverImages(Evaluator):
         self._model, self._seed = context.model, context.seed
         self._described = context.reference.describe("eval")
         self._run = context.on_replicas(self._values)
-        self._found: dict[int, dict[str, np.ndarray]] = {}
+        self.start()
+
+    def start(self) -> None:
+        self._found: dict[int, dict[str, float]] = {}
 
     def _values(self, images, index, places) -> dict[str, tf.Tensor]:
         raise NotImplementedError

@@ -76,7 +76,11 @@ class PrecisionRecall(Evaluator):
         self._real = context.reference.features(split, max_images)
         self._neighbours = neighbours
         self._described = context.reference.describe(split)
-        self._drawn = SampledFeatures(max_images)
+        self._max_images = max_images
+        self.start()
+
+    def start(self) -> None:
+        self._drawn = SampledFeatures(self._max_images)
 
     def update(self, batch: Batch) -> None:
         self._drawn.update(batch)

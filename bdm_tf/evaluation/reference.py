@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -53,6 +53,14 @@ class Reference:
         """Whether there are statistics of this split to be had."""
         return split in self._imported or self._splits.get(split) is not None
 
+    def has_images(self, split: str) -> bool:
+        """Whether there are images of this split to be had."""
+        return self._splits.get(split) is not None
+
+    def batches(self, split: str) -> Iterator[np.ndarray]:
+        """All images of a split in order, uint8 `[n, H, W, C]`."""
+        return self._images(split).in_order(self._batch_size)
+
     def describe(self, split: str) -> dict[str, str]:
         """What a result must say about the real images it compares with."""
         if split in self._imported:
@@ -85,7 +93,7 @@ class Reference:
                     found.append(self._extract(batch)["features"])
                     bar.update(len(batch))
         features = np.concatenate(found)
-        self._save(path, key, features=features)
+        self._save(path, key, {"features": features})
         return features
 
     def export(self, folder: str) -> None:
@@ -94,7 +102,7 @@ class Reference:
         for split, known in self._known.items():
             path = os.path.join(folder, f"{split}.npz")
             described = {**self._network.describe(), **self.describe(split)}
-            write_npz(path, mu=known.mu, sigma=known.sigma, n=known.count, **described)
+            write_npz(path, {**_arrays(known), **described})
 
     def _images(self, split: str) -> Images:
         images = self._splits.get(split)
@@ -115,19 +123,17 @@ class Reference:
             saved = _cached(path, key)
             return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
         partial = f"{path}.under_way.npz"
-        known = self._resumed(partial, key)
-        done = known.count if known else 0
+        known = self._resumed(partial, key) or GaussianStatistics(self._dimensions())
+        done = known.count
         with tqdm(total=images.num_images, initial=done, desc=f"{split} split", unit="img") as bar:
             for number, batch in enumerate(images.in_order(self._batch_size)):
                 if number * self._batch_size < done:
                     continue
-                features = self._extract(batch)["features"]
-                known = known or GaussianStatistics(features.shape[1])
-                known.update(features)
+                known.update(self._extract(batch)["features"])
                 bar.update(len(batch))
                 if (number + 1) % _SAVE_EVERY == 0:
-                    self._save(partial, key, n=known.count, mu=known.mu, sigma=known.sigma)
-        self._save(path, key, n=known.count, mu=known.mu, sigma=known.sigma)
+                    self._save(partial, key, _arrays(known))
+        self._save(path, key, _arrays(known))
         if tf.io.gfile.exists(partial):
             tf.io.gfile.remove(partial)
         return known
@@ -152,12 +158,16 @@ class Reference:
         name = re.sub(r"[^\w.+-]+", "_", "-".join(word for word in words if word))
         return os.path.join(self._cache_dir, f"{name[-200:]}.npz"), key
 
-    def _save(self, path: str, key: str, **arrays) -> None:
+    def _save(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         try:
             tf.io.gfile.makedirs(self._cache_dir)
-            write_npz(path, key=key, **self._network.describe(), **arrays)
+            write_npz(path, {"key": key, **self._network.describe(), **arrays})
         except (OSError, tf.errors.OpError) as error:
             logging.warning("statistics are not kept: %s", error)
+
+    def _dimensions(self) -> int:
+        images = next(images for images in self._splits.values() if images is not None)
+        return self._extract(next(iter(images.in_order(1))))["features"].shape[1]
 
     def _load(self, path: str) -> GaussianStatistics:
         """Statistics from a file of the user's.
@@ -181,14 +191,17 @@ class Reference:
             raise UserError(f"{path}: mu {mu.shape} and sigma {sigma.shape} do not fit together")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise UserError(f"{path}: mu or sigma is not finite")
-        images = next(images for images in self._splits.values() if images is not None)
-        dimensions = self._extract(next(iter(images.in_order(1))))["features"].shape[1]
+        dimensions = self._dimensions()
         if len(mu) != dimensions:
             raise UserError(
                 f"the statistics {path} have {len(mu)} dimensions, the features "
                 f"{self._network.name} {dimensions}: they were made with another network or size"
             )
         return GaussianStatistics.of(int(saved.get("n", 0)), mu, sigma)
+
+
+def _arrays(known: GaussianStatistics) -> dict[str, np.ndarray]:
+    return {"n": np.array(known.count), "mu": known.mu, "sigma": known.sigma}
 
 
 def _cached(path: str, key: str) -> dict[str, np.ndarray]:

@@ -57,8 +57,8 @@ class SampleStore:
 
     def images(self, num_images: int) -> np.ndarray:
         """All images of finished batches, uint8 `[num_images, H, W, C]`."""
-        firsts = range(0, num_images, self._batch_size)
-        return np.concatenate([self._finished(first)["image"] for first in firsts])[:num_images]
+        files = [self._file(first) for first in range(0, num_images, self._batch_size)]
+        return np.concatenate([read_npz(file)["image"] for file in files])[:num_images]
 
     def clear(self) -> None:
         """Removes the folder."""
@@ -81,7 +81,7 @@ class SampleStore:
         batch = {"image": images, **self._extract(images)}
         try:
             tf.io.gfile.makedirs(self._folder)
-            write_npz(self._file(first), **batch)
+            write_npz(self._file(first), batch)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"samples cannot be kept in {self._folder}: {error}") from error
         return batch

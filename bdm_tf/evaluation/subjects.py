@@ -15,8 +15,8 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.replicas import on_replicas
 from bdm_tf.files import read_npz
-from bdm_tf.model import Model, build_model, build_sample_settings, restore_average
-from bdm_tf.training.checkpoints import checkpoint_step
+from bdm_tf.model import Model, build_model, build_sample_settings, restore_average, use_config
+from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
 # Draws images `first ... first + n - 1` as uint8 `[n, H, W, C]`.
@@ -34,30 +34,30 @@ class TrainedRun:
     def __init__(self, strategy: tf.distribute.Strategy, ema_decay: float):
         self._strategy, self._ema_decay = strategy, ema_decay
         with strategy.scope():
-            self.model: Model | None = build_model()
+            self.model: Model = build_model()
         self._settings = build_sample_settings()
         self.image_shape = self.model.image_shape
-        self._described: dict = {}
+        self._weights: dict = {}
 
-    def restore(self, checkpoint: str) -> int:
-        """Takes the weights of a checkpoint and returns its step."""
+    def restore_step(self, workdir: str, step: int | None) -> None:
+        """Takes the weights of a workdir's checkpoint of a step, or of its newest."""
+        self.restore(find_checkpoint(workdir, step))
+
+    def restore(self, checkpoint: str) -> None:
+        """Takes the weights of a checkpoint."""
         restore_average(self.model, checkpoint)
         weights = hashlib.sha256()
         for variable in raw_variables(self.model.ema_network.trainable_variables):
             weights.update(variable.numpy().tobytes())
         step = checkpoint_step(checkpoint)
-        self._described = {
-            "step": step,
-            "ema_decay": self._ema_decay,
-            "weights_sha256": weights.hexdigest(),
-        }
-        return step
+        self._weights = {"step": step, "weights_sha256": weights.hexdigest()}
 
     def describe(self, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
         settings = self._settings
         return {
-            **self._described,
+            **self._weights,
+            "ema_decay": self._ema_decay,
             "sampler": type(settings.sampler).__name__,
             "num_steps": num_steps or settings.num_steps,
             "clip": settings.clip,
@@ -92,6 +92,7 @@ class ShippedModel:
         with strategy.scope():
             self._saved = tf.saved_model.load(path)
         self.image_shape = tuple(self.info["image_shape"])
+        self.chunk_size = int(self.info["config"].get("export_saved_model.chunk_size", 1))
         weights = hashlib.sha256()
         for variable in self._saved.weights:
             weights.update(variable.numpy().tobytes())
@@ -194,20 +195,46 @@ def model_info(path: str) -> dict:
         return json.load(content)
 
 
-def config_of(info: dict) -> str:
-    """The gin text of what `model_info` holds."""
-    return "".join(f"{name} = {value}\n" for name, value in info["config"].items())
+def open_subject(
+    strategy: tf.distribute.Strategy,
+    overlay: Callable[[], None],
+    *,
+    workdir: str | None = None,
+    saved_model: str | None = None,
+    images: str | None = None,
+) -> TrainedRun | ShippedModel | StoredImages:
+    """The one subject that is given, and gin's configuration for its evaluation.
 
+    That is what the model was trained with, where there is one, and the user's on top; the data
+    set is the one of training, if the user names no other.
 
-def whole_chunks(info: dict, batch_size: int, replicas: int) -> int:
-    """The batch size that a SavedModel, which draws whole chunks, does not waste draws with."""
-    chunk = int(info["config"].get("export_saved_model.chunk_size", 1)) * replicas
-    return max(batch_size // chunk, 1) * chunk
+    Args:
+        strategy: where it runs.
+        overlay: adds the user's configuration to gin's current one.
+        workdir: gives a `TrainedRun`, without weights as yet.
+        saved_model: gives a `ShippedModel`.
+        images: gives `StoredImages`.
 
-
-def ema_decay_of_config() -> float:
-    """The decay that gin's current configuration, that of a workdir, was trained with."""
-    return float(config.parameters(config.operative_text()).get("train.ema_decay", "nan"))
+    Raises:
+        UserError: the subject or its configuration cannot be used.
+    """
+    trained_with: dict[str, str] = {}
+    if workdir:
+        trained_with = config.parameters(use_config(workdir))
+    elif saved_model:
+        trained_with = model_info(saved_model)["config"]
+        text = "".join(f"{name} = {value}\n" for name, value in trained_with.items())
+        config.parse_text(text, skip_unknown=True)
+    else:
+        config.parse_text("")
+    overlay()
+    if "evaluate.data" not in config.parameters(config.operative_text()):
+        if "train.data" not in trained_with:
+            raise UserError("evaluate.data must name the data set to compare with, in a gin file")
+        config.overlay([], [f"evaluate.data = {trained_with['train.data']}"], [])
+    if workdir:
+        return TrainedRun(strategy, float(trained_with["train.ema_decay"]))
+    return ShippedModel(saved_model, strategy) if saved_model else StoredImages(str(images))
 
 
 def _from_firsts(strategy, on_replica, batch_size: int) -> Draw:

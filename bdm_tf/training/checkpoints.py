@@ -10,7 +10,7 @@ from absl import logging
 
 from bdm_tf.errors import UserError
 
-_KEPT = "kept"
+_KEPT, _BEST = "kept", "best"
 
 
 class Checkpoints:
@@ -32,10 +32,7 @@ class Checkpoints:
         """Writes the checkpoint of a step and returns its path."""
         path = self._manager.save(checkpoint_number=step)
         if self._keep_every and step % self._keep_every == 0:
-            kept = os.path.join(self._directory, _KEPT)
-            tf.io.gfile.makedirs(kept)
-            for file in sorted(tf.io.gfile.glob(path + ".*"), reverse=True):  # the index last
-                tf.io.gfile.copy(file, os.path.join(kept, os.path.basename(file)), overwrite=True)
+            _copy(path, os.path.join(self._directory, _KEPT))
         return path
 
     def restore(self) -> str | None:
@@ -67,12 +64,35 @@ class Checkpoints:
 
 
 def saved_checkpoints(directory: str) -> list[str]:
-    """Paths of the complete checkpoints of a folder, kept ones included, oldest first."""
+    """Paths of a folder's complete checkpoints, `kept` and `best` included, oldest first."""
     found = {}
-    for folder in (os.path.join(directory, _KEPT), directory):
+    for folder in (os.path.join(directory, _BEST), os.path.join(directory, _KEPT), directory):
         for index in tf.io.gfile.glob(os.path.join(folder, "ckpt-*.index")):
             found[checkpoint_step(index)] = index[: -len(".index")]
     return [found[step] for step in sorted(found)]
+
+
+def copy_to_best(path: str) -> None:
+    """Copies a checkpoint to `checkpoints/best`, where training does not delete it."""
+    directory = os.path.dirname(path)
+    if os.path.basename(directory) in (_KEPT, _BEST):
+        directory = os.path.dirname(directory)
+    _copy(path, os.path.join(directory, _BEST))
+
+
+def keep_one_best(directory: str, step: int) -> None:
+    """Removes all checkpoints from the folder `best` but that of a step."""
+    for index in tf.io.gfile.glob(os.path.join(directory, _BEST, "ckpt-*.index")):
+        if checkpoint_step(index) != step:
+            for file in [index, *tf.io.gfile.glob(index[: -len("index")] + "data-*")]:
+                tf.io.gfile.remove(file)
+
+
+def _copy(path: str, folder: str) -> None:
+    if os.path.dirname(path) != folder:
+        tf.io.gfile.makedirs(folder)
+        for file in sorted(tf.io.gfile.glob(path + ".*"), reverse=True):  # the index last
+            tf.io.gfile.copy(file, os.path.join(folder, os.path.basename(file)), overwrite=True)
 
 
 def checkpoint_step(path: str) -> int:

@@ -1,0 +1,265 @@
+"""`evaluate`: draw samples, hand them and the real images to the evaluators, say what was done."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import gin
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+import bdm_tf
+from bdm_tf import config
+from bdm_tf.errors import UserError
+from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
+from bdm_tf.evaluation.features import make_features
+from bdm_tf.evaluation.reference import Reference
+from bdm_tf.evaluation.replicas import on_replicas
+from bdm_tf.evaluation.results import finished, key_of, table, write_results
+from bdm_tf.evaluation.store import SampleStore
+from bdm_tf.files import write_npz
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where an evaluation finds and leaves things.
+
+    Attributes:
+        cache_dir: of what is known about real images.
+        data_dir: handed to `data.load`.
+        features: see `make_features`; None takes the network that gin names.
+        statistics: "train" or "eval" to a `.npz` with `mu` and `sigma`.
+        export_statistics: folder for the statistics that were used.
+        save_samples: `.npz` for the samples.
+    """
+
+    cache_dir: str
+    data_dir: str | None = None
+    features: str | None = None
+    statistics: dict[str, str] = field(default_factory=dict)
+    export_statistics: str | None = None
+    save_samples: str | None = None
+
+
+@gin.register("evaluate")
+class Evaluation:
+    """Scores a subject; all that can be compiled or computed once is.
+
+    Args:
+        subject: one of `subjects.py`.
+        strategy: where it runs; samples, features and likelihoods are spread over the replicas.
+        paths: see `Paths`.
+        data: the data source with the real images.
+        features: makes the feature network.
+        evaluators: each makes an evaluator from a `Context`.
+        num_images: samples to draw; 0 scores the weights and the data alone.
+        batch_size: images at a time, over all replicas.
+        num_steps: of the sampler; 0 is the model's own number.
+        seed: an integer; the samples are those of `launch/sample.py --seed`.
+        best_by: the figure whose lowest value makes a checkpoint the best; None is the first.
+
+    Raises:
+        UserError: what was given cannot be used.
+    """
+
+    def __init__(
+        self,
+        subject,
+        strategy: tf.distribute.Strategy,
+        paths: Paths,
+        *,
+        data=gin.REQUIRED,
+        features: Callable = gin.REQUIRED,
+        evaluators: Sequence[Callable[[Context], Evaluator]] = gin.REQUIRED,
+        num_images: int = 50_000,
+        batch_size: int = 100,
+        num_steps: int = 0,
+        seed: int = 0,
+        best_by: str | None = None,
+    ):
+        self._subject, self._strategy, self._paths = subject, strategy, paths
+        self._num_steps, self._seed, self._best_by = num_steps, seed, best_by
+        _check_counts(0, num_images=num_images, num_steps=num_steps)
+        _check_counts(1, batch_size=batch_size)
+        self._batch_size = self._whole_batch(batch_size)
+        self.num_images = min(num_images, getattr(subject, "num_images", num_images))
+        self._features = make_features(paths.features) if paths.features else features()
+        train, evaluation = data.load(paths.data_dir)
+        if train.image_shape != tuple(subject.image_shape):
+            raise UserError(
+                f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
+                f"{train.image_shape}: name its data set in evaluate.data"
+            )
+        self._extract = on_replicas(strategy, self._features, self._batch_size)
+        self._reference = Reference(
+            {"train": train, "eval": evaluation},
+            self._features,
+            self._extract,
+            self._batch_size,
+            paths.cache_dir,
+            paths.statistics,
+        )
+        self._skipped: dict[str, str] = {}
+        self._evaluators = self._made(evaluators)
+        self._draw = subject.draw(self._batch_size, seed, num_steps)
+
+    def protocol(self) -> dict:
+        """All that the figures of this subject depend on."""
+        reference = self._reference
+        splits = [split for split in ("train", "eval") if reference.has(split)]
+        return {
+            **self._subject.describe(self._num_steps),
+            "seed": self._seed,
+            "num_images": self.num_images,
+            "batch_size": self._batch_size,
+            "image_shape": list(self._subject.image_shape),
+            "data": {split: reference.describe(split) for split in splits},
+            **self._features.describe(),
+            "evaluators": _settings(self._evaluators),
+        }
+
+    def score(self, scratch: str) -> dict:
+        """Measures everything.
+
+        Args:
+            scratch: a folder for finished batches, which are removed at the end.
+
+        Returns:
+            "figures", "skipped" and "protocol".
+        """
+        began = time.monotonic()
+        protocol = self.protocol()
+        for evaluator in self._evaluators:
+            evaluator.start()
+        self._score_samples(scratch, protocol)
+        self._score_eval_images()
+        figures: dict[str, dict] = {}
+        for evaluator in self._evaluators:
+            figures |= evaluator.result()
+        if self._paths.export_statistics:
+            self._reference.export(self._paths.export_statistics)
+        devices = tf.config.list_logical_devices()
+        protocol |= {
+            "versions": {
+                "bdm_tf": bdm_tf.__version__,
+                "tensorflow": tf.__version__,
+                "keras": keras.__version__,
+            },
+            "device": ", ".join(sorted({device.device_type for device in devices})),
+            "replicas": self._strategy.num_replicas_in_sync,
+            "wall_seconds": round(time.monotonic() - began, 1),
+            "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        return {"figures": figures, "skipped": self._skipped, "protocol": protocol}
+
+    def best_by(self, figures: dict[str, dict]) -> str:
+        """Name of the figure that decides which checkpoint is the best."""
+        name = self._best_by or next(iter(figures), "any figure")
+        if name not in figures:
+            raise UserError(f"evaluate.best_by={name!r} must be one of {', '.join(figures)}")
+        return name
+
+    def _made(self, evaluators) -> list[Evaluator]:
+        context = Context(
+            num_images=self.num_images,
+            features=self._features,
+            reference=self._reference,
+            model=self._subject.model,
+            on_replicas=functools.partial(on_replicas, self._strategy, batch_size=self._batch_size),
+            seed=self._seed,
+        )
+        made = []
+        for make in evaluators:
+            try:
+                made.append(make(context))
+            except Unavailable as reason:
+                self._skipped[make.__name__] = str(reason)
+        return made
+
+    def _score_samples(self, scratch: str, protocol: dict) -> None:
+        interested = [e for e in self._evaluators if e.consumes == SAMPLES]
+        if not self.num_images or not (interested or self._paths.save_samples):
+            return
+        drawn_by = {k: v for k, v in protocol.items() if k not in ("data", "evaluators")}
+        drawn_by |= {"num_images": None, "replicas": self._strategy.num_replicas_in_sync}
+        folder = os.path.join(scratch, f"samples-{key_of(drawn_by)[:16]}")
+        store = SampleStore(folder, self._draw, self._extract, self._batch_size)
+        for batch in store.batches(self.num_images):
+            for evaluator in interested:
+                evaluator.update(batch)
+        if self._paths.save_samples:
+            images = store.images(self.num_images)
+            write_npz(self._paths.save_samples, {"images": images}, compressed=True)
+        store.clear()
+
+    def _score_eval_images(self) -> None:
+        interested = [e for e in self._evaluators if e.consumes == EVAL_IMAGES]
+        if not interested:
+            return
+        start = 0
+        for images in tqdm(self._reference.batches("eval"), "likelihood", unit="batch"):
+            index = np.arange(start, start + len(images))
+            for evaluator in interested:
+                evaluator.update({"index": index, "image": images})
+            start += len(images)
+
+    def _whole_batch(self, batch_size: int) -> int:
+        replicas = self._strategy.num_replicas_in_sync
+        if batch_size % replicas:
+            raise UserError(f"--batch_size={batch_size} is not divisible by {replicas} replicas")
+        # A SavedModel draws whole chunks: other sizes would draw some of them twice.
+        chunk = getattr(self._subject, "chunk_size", 1) * replicas
+        return max(batch_size // chunk, 1) * chunk
+
+
+def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> Evaluation:
+    """The evaluation of gin's current configuration.
+
+    Raises:
+        UserError: the configuration does not describe one.
+    """
+    try:
+        return gin.get_configurable("evaluate")(subject, strategy, paths)
+    except UserError:
+        raise
+    except (TypeError, RuntimeError) as error:
+        if "gin" not in str(error) and "argument" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        raise UserError(f"evaluate cannot be built from the gin parameters: {reason}") from error
+
+
+def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> None:
+    """Scores and writes `output`; what was measured already by the same protocol is shown.
+
+    Raises:
+        UserError: `output` holds results of another protocol and must not be overwritten.
+    """
+    results = finished(output, evaluation.protocol(), overwrite)
+    if results is not None:
+        print(f"measured already, see {output}")
+    else:
+        results = evaluation.score(os.path.dirname(output))
+        write_results(output, results)
+        print(f"wrote {output}")
+    print(table(results))
+
+
+def _settings(evaluators: list[Evaluator]) -> dict[str, str]:
+    """The gin parameters that the evaluators were made with."""
+    names = {type(evaluator).__name__ for evaluator in evaluators}
+    values = config.parameters(config.operative_text())
+    return {k: v for k, v in values.items() if k.split("/")[-1].split(".")[0] in names}
+
+
+def _check_counts(lowest: int, **values: int) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < lowest:
+            raise UserError(f"evaluate.{name}={value!r} must be a whole number, at least {lowest}")

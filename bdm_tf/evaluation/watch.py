@@ -1,0 +1,100 @@
+"""Following a run: every checkpoint is scored once, as it lands."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.evaluation.job import Evaluation
+from bdm_tf.evaluation.results import ResultLog, key_of, table
+from bdm_tf.evaluation.subjects import TrainedRun
+from bdm_tf.training.checkpoints import (
+    checkpoint_step,
+    copy_to_best,
+    keep_one_best,
+    saved_checkpoints,
+)
+
+
+def wait_for_run(workdir: str, poll_seconds: float = 2.0) -> None:
+    """Returns when a run has begun in `workdir`."""
+    path = os.path.join(workdir, "config.gin")
+    if not tf.io.gfile.exists(path):
+        print(f"waiting for a run to begin in {workdir}", flush=True)
+    while not tf.io.gfile.exists(path):
+        time.sleep(poll_seconds)
+
+
+def watch(
+    evaluation: Evaluation, run: TrainedRun, workdir: str, *, keep_best: bool, poll_seconds=5.0
+) -> None:
+    """Scores a run's checkpoints, oldest first, until training has ended and all are scored.
+
+    Writes a row of `results.jsonl` and TensorBoard scalars for each. Rows that are there already,
+    of the same protocol, are not measured again. A checkpoint that training deletes before its
+    turn is passed over.
+
+    Args:
+        evaluation: how to score.
+        run: the run in `workdir`, which `evaluation` scores.
+        workdir: the run's folder.
+        keep_best: keep the best checkpoint so far in `checkpoints/best`.
+        poll_seconds: how often to look.
+    """
+    directory = os.path.join(workdir, "checkpoints")
+    log = ResultLog(os.path.join(workdir, "results.jsonl"))
+    key = key_of(evaluation.protocol(), ignore=("step", "weights_sha256"))
+    summaries = tf.summary.create_file_writer(os.path.join(workdir, "logs", "evaluation"))
+
+    def scored() -> set[int]:
+        return {row["step"] for row in log.rows if row["key"] == key}
+
+    def pending() -> list[str]:
+        done = scored()
+        return [p for p in saved_checkpoints(directory) if checkpoint_step(p) not in done]
+
+    def ended() -> bool:
+        return _last_step(workdir) in scored()
+
+    if not saved_checkpoints(directory):
+        print(f"waiting for a checkpoint in {directory}", flush=True)
+    newer = tf.train.checkpoints_iterator(directory, timeout=poll_seconds, timeout_fn=ended)
+    for _ in newer:
+        while waiting := pending():
+            checkpoint = waiting[0]
+            step = checkpoint_step(checkpoint)
+            try:
+                run.restore(checkpoint)
+                if keep_best:
+                    copy_to_best(checkpoint)
+            except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
+                if tf.io.gfile.exists(f"{checkpoint}.index"):
+                    raise
+                print(f"step {step} was deleted before its turn ({type(error).__name__})")
+                continue
+            print(f"scoring step {step}", flush=True)
+            results = evaluation.score(workdir)
+            log.append({"step": step, "key": key, **results})
+            with summaries.as_default():
+                for name, figure in results["figures"].items():
+                    tf.summary.scalar(f"evaluation/{name}", figure["value"], step=step)
+            summaries.flush()
+            print(table(results), flush=True)
+            if keep_best:
+                name = evaluation.best_by(results["figures"])
+                rows = [row for row in log.rows if row["key"] == key]
+                best = min(rows, key=lambda row: row["figures"][name]["value"])
+                keep_one_best(directory, best["step"])
+                print(f"best so far by {name}: step {best['step']}", flush=True)
+        if ended():
+            break
+    print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
+
+
+def _last_step(workdir: str) -> int:
+    """The step at which the run ends; it may change while the run is stopped."""
+    with tf.io.gfile.GFile(os.path.join(workdir, "config.gin")) as file:
+        return int(config.parameters(file.read())["train.num_steps"])
