@@ -16,7 +16,7 @@ from bdm_tf.errors import UserError
 INCEPTION_URL = "https://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 _GRAPH_FILE = "classify_image_graph_def.pb"
 # The names in that graph: what its resizing takes, the pooled features, the unbiased logits.
-_IMAGES, _POOL, _LOGITS = "ExpandDims:0", "pool_3:0", "softmax/logits/MatMul"
+_IMAGES, _POOL, _LOGITS = "ExpandDims", "pool_3", "softmax/logits/MatMul"
 
 
 class FeatureNetwork:
@@ -87,17 +87,18 @@ class InceptionFeatures(FeatureNetwork):
             graph_def.ParseFromString(content)
         except Exception as error:  # protobuf's DecodeError is of another type in each version
             raise UserError(_not_inception(path, "it is no GraphDef")) from error
-        names = {node.name for node in graph_def.node}
-        missing = [n for n in (_IMAGES, _POOL, _LOGITS) if n.partition(":")[0] not in names]
+        nodes = {node.name: node for node in graph_def.node}
+        missing = [name for name in (_IMAGES, _POOL, _LOGITS) if name not in nodes]
         if missing:
             raise UserError(_not_inception(path, f"it has no {missing[0]}"))
+        # What lies between, reshapes to a single image, is left out.
+        weights_name = nodes[_LOGITS].input[1]
+        graph_def = tf.compat.v1.graph_util.extract_sub_graph(graph_def, [_POOL, weights_name])
 
         def run(images):
-            pool, logits = tf.graph_util.import_graph_def(
-                graph_def, {_IMAGES: images}, [_POOL, _LOGITS]
+            pool, weights = tf.graph_util.import_graph_def(
+                graph_def, {f"{_IMAGES}:0": images}, [f"{_POOL}:0", f"{weights_name}:0"]
             )
-            # The graph's own logits come from a reshape to one image.
-            weights = logits.op.inputs[1]
             features = tf.reshape(pool, [tf.shape(images)[0], weights.shape[0]])
             return {"features": features, "logits": tf.matmul(features, weights)}
 
@@ -197,7 +198,9 @@ def _downloaded() -> bytes:
     try:
         archive = keras.utils.get_file(name, INCEPTION_URL)
         with tarfile.open(archive) as files:
-            return files.extractfile(_GRAPH_FILE).read()
+            member = files.extractfile(_GRAPH_FILE)
+            assert member is not None, f"{archive} has no {_GRAPH_FILE}"
+            return member.read()
     except Exception as error:  # whatever a download, a disk or an archive can raise
         cache = os.path.join(os.path.expanduser("~"), ".keras", "datasets", name)
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gin
 import numpy as np
 
+from bdm_tf.errors import UserError
 from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
@@ -64,7 +65,10 @@ class KernelDistance(Evaluator):
         need(self._name, context.num_images, subset_size)
         self._real = context.reference.features(split, max_images)
         if len(self._real) < subset_size:
-            need(f"{self._name} of the {split} split", len(self._real), subset_size)
+            raise UserError(
+                f"{self._name}: the {split} split has {len(self._real)} images, fewer than "
+                f"KernelDistance.subset_size={subset_size}"
+            )
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
         self._described = context.reference.describe(split)
         self._max_images = max_images
