@@ -9,6 +9,7 @@ from tests.conftest import ROOT
 # From the ground up; a module may import what stands before it, or its own folder.
 FLOORS = [
     "bdm_tf.errors",
+    "bdm_tf.files",
     "bdm_tf.config",
     "bdm_tf.diffusion",
     "bdm_tf.networks",
@@ -16,6 +17,7 @@ FLOORS = [
     "bdm_tf.denoiser",
     "bdm_tf.objectives",
     "bdm_tf.sampling",
+    "bdm_tf.likelihood",
     "bdm_tf.training.strategy",
     "bdm_tf.training.state",
     "bdm_tf.training.adam",
@@ -27,6 +29,7 @@ FLOORS = [
     "bdm_tf.training.trainer",
     "bdm_tf.training.loop",
     "bdm_tf.export",
+    "bdm_tf.evaluation",
 ]
 
 

@@ -28,7 +28,9 @@ def write_graph(path):
         decoded = tf.raw_ops.DecodeJpeg(contents=contents, channels=3, name="DecodeJpeg")
         decoded = tf.ensure_shape(decoded, [None, None, 3])
         batch = tf.raw_ops.ExpandDims(
-            input=tf.raw_ops.Cast(x=decoded, DstT=tf.float32, name="Cast"), axis=0, name="ExpandDims"
+            input=tf.raw_ops.Cast(x=decoded, DstT=tf.float32, name="Cast"),
+            axis=0,
+            name="ExpandDims",
         )
         resized = tf.raw_ops.ResizeBilinear(images=batch, size=[299, 299], name="ResizeBilinear")
         scaled = tf.raw_ops.Mul(x=resized - 128.0, y=0.0078125, name="Mul")

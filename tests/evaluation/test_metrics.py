@@ -91,9 +91,7 @@ def test_frechet_distance_is_scipys():
     root = scipy.linalg.sqrtm(s @ t).real
     difference = a.mean(0, np.float64) - b.mean(0, np.float64)
     expected = difference @ difference + np.trace(s + t - 2 * root)
-    np.testing.assert_allclose(
-        frechet_distance(statistics(a), statistics(b)), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(frechet_distance(statistics(a), statistics(b)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("count_a, count_b", [(15, 25), (15, 500), (500, 15)])
@@ -103,9 +101,7 @@ def test_frechet_distance_of_singular_covariances_is_the_nuclear_norms(count_a, 
     cross = np.linalg.norm(x @ y.T, "nuc")
     difference = a.mean(0, np.float64) - b.mean(0, np.float64)
     expected = difference @ difference + (x**2).sum() + (y**2).sum() - 2 * cross
-    np.testing.assert_allclose(
-        frechet_distance(statistics(a), statistics(b)), expected, rtol=1e-6
-    )
+    np.testing.assert_allclose(frechet_distance(statistics(a), statistics(b)), expected, rtol=1e-6)
 
 
 def test_frechet_distance_of_a_set_to_itself_is_zero():

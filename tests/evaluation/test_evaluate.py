@@ -1,0 +1,268 @@
+"""launch/evaluate.py in real processes: every source, kill -9, following a live run."""
+
+import json
+import os
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, command, run, train_command
+
+FEW = [
+    "evaluate.num_steps = 3",
+    "evaluate.num_images = 60",
+    "evaluate.batch_size = 20",
+    "KernelDistance.subset_size = 30",
+    "KernelDistance.subsets = 5",
+]
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def evaluate(digits_dir, cache_dir):
+    """Makes an evaluation's command line."""
+
+    def arguments(*flags, parameters=()):
+        bindings = [f"--gin_param={p}" for p in [*FEW, *parameters]]
+        gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'digits.gin')}"
+        paths = [f"--data_dir={digits_dir}", f"--cache_dir={cache_dir}"]
+        return command("evaluate.py", gin_file, *paths, *bindings, *flags)
+
+    return arguments
+
+
+def succeeded(arguments):
+    result = run(arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result
+
+
+def load(path):
+    with open(path) as file:
+        return json.load(file)
+
+
+def values(results):
+    return {name: figure["value"] for name, figure in results["figures"].items()}
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory, finished_run, digits_dir, cache_dir):
+    """Results of the finished run, and its samples."""
+    folder = tmp_path_factory.mktemp("scored")
+    bindings = [f"--gin_param={p}" for p in FEW]
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'digits.gin')}"
+    paths = [f"--data_dir={digits_dir}", f"--cache_dir={cache_dir}", f"--workdir={finished_run}"]
+    out = [f"--output={folder}/results.json", f"--save_samples={folder}/samples.npz"]
+    statistics = f"--export_statistics={folder}/statistics"
+    succeeded(command("evaluate.py", gin_file, *paths, *bindings, *out, statistics))
+    return str(folder)
+
+
+def test_results_say_what_was_measured_and_how(scored, finished_run):
+    results = load(f"{scored}/results.json")
+    figures, protocol = results["figures"], results["protocol"]
+    assert set(figures) == {
+        "fd_pixels_train",
+        "kd_pixels",
+        "precision",
+        "recall",
+        "loss",
+        "bits_per_dim",
+    }
+    assert all(np.isfinite(value) for value in values(results).values())
+    figure = figures["fd_pixels_train"]
+    assert (figure["data_set"], figure["version"], figure["split"]) == (
+        "digits",
+        "1.0.0",
+        "train+test",
+    )
+    assert (figure["num_generated"], figure["num_real"]) == (60, 1797)
+    bits = figures["bits_per_dim"]
+    parts = bits["prior"] + bits["diffusion"] + bits["reconstruction"]
+    np.testing.assert_allclose(bits["value"], parts)
+    assert bits["num_images"] == 359 and bits["standard_error"] > 0
+    assert {
+        "step": 12,
+        "ema_decay": 0.998,
+        "sampler": "AncestralSampler",
+        "num_steps": 3,
+        "seed": 0,
+        "num_images": 60,
+        "features": "pixels",
+        "features_resize": "none",
+    }.items() <= protocol.items()
+    for name in ("features_sha256", "weights_sha256", "versions", "wall_seconds", "finished_at"):
+        assert protocol[name]
+    assert not [name for name in os.listdir(scored) if name.startswith("samples-")]
+
+
+def test_the_samples_that_were_kept_score_the_same(tmp_path, scored, evaluate):
+    images = np.load(f"{scored}/samples.npz")["images"]
+    assert images.shape == (60, 8, 8, 1) and images.dtype == np.uint8
+    succeeded(evaluate(f"--images={scored}/samples.npz", f"--output={tmp_path}/r.json"))
+    again, before = load(f"{tmp_path}/r.json"), load(f"{scored}/results.json")
+    for name in ("fd_pixels_train", "kd_pixels", "precision", "recall"):
+        np.testing.assert_allclose(values(again)[name], values(before)[name], rtol=1e-12)
+    assert set(again["skipped"]) == {"EvalLoss", "BitsPerDimension"}
+
+
+def test_the_saved_model_scores_as_the_run_does(tmp_path, finished_run, scored, evaluate):
+    out = f"{tmp_path}/r.json"
+    succeeded(evaluate(f"--saved_model={finished_run}/saved_model", f"--output={out}"))
+    shipped, before = load(out), load(f"{scored}/results.json")
+    for name in ("fd_pixels_train", "precision", "recall"):
+        np.testing.assert_allclose(values(shipped)[name], values(before)[name], rtol=2e-3)
+    for name in ("weights_sha256", "step", "ema_decay", "sampler", "num_steps"):
+        assert shipped["protocol"][name] == before["protocol"][name], name
+
+
+def test_exported_statistics_give_the_same_distance(tmp_path, scored, finished_run, evaluate):
+    given = f"--train_statistics={scored}/statistics/train.npz"
+    only = "evaluate.evaluators = [@FrechetDistance]"
+    arguments = [f"--images={scored}/samples.npz", f"--output={tmp_path}/r.json", given]
+    succeeded(evaluate(*arguments, parameters=[only]))
+    found = values(load(f"{tmp_path}/r.json"))["fd_pixels_train"]
+    expected = values(load(f"{scored}/results.json"))["fd_pixels_train"]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_what_was_measured_is_not_measured_again_nor_overwritten(scored, finished_run, evaluate):
+    flags = [f"--workdir={finished_run}", f"--output={scored}/results.json"]
+    before = load(f"{scored}/results.json")
+    same = succeeded(evaluate(*flags))
+    assert "measured already" in same.stdout and "fd_pixels_train" in same.stdout
+    other = run(evaluate(*flags, "--seed=1"))
+    assert other.returncode == 1 and "Traceback" not in other.stderr
+    assert "seed: 0 there, 1 here" in other.stderr and "--overwrite" in other.stderr
+    assert load(f"{scored}/results.json") == before
+
+
+def kill_after(arguments, pattern, count):
+    """Starts a command and kills it when its progress has reached a count."""
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seen = b""
+    while process.poll() is None:
+        seen += process.stderr.read(1)
+        shown = re.findall(pattern, seen)
+        if shown and int(shown[-1]) >= count:
+            break
+    process.kill()
+    process.communicate()
+    return seen
+
+
+def test_an_evaluation_killed_midway_ends_with_the_same_figures(tmp_path, finished_run, evaluate):
+    thousand = ["evaluate.num_images = 1000", "evaluate.batch_size = 100"]
+
+    def arguments(folder):
+        output = f"--output={tmp_path / folder / 'r.json'}"
+        return evaluate(f"--workdir={finished_run}", output, parameters=thousand)
+
+    kill_after(arguments("killed"), rb" (\d+)/1000 ", 300)
+    assert not os.path.exists(tmp_path / "killed" / "r.json")
+    resumed = succeeded(arguments("killed"))
+    shown = re.findall(r" (\d+)/1000 ", resumed.stderr)
+    assert int(shown[1]) >= 100  # after "0/1000": a finished batch was taken as it is
+    succeeded(arguments("whole"))
+    killed, whole = (load(tmp_path / f / "r.json") for f in ("killed", "whole"))
+    assert killed["figures"] == whole["figures"]
+
+
+def rows(workdir):
+    with open(os.path.join(workdir, "results.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
+def test_watch_follows_a_live_run_to_its_end(tmp_path, digits_dir, evaluate):
+    workdir = str(tmp_path / "live")
+    watching = evaluate(f"--workdir={workdir}", "--watch", "--keep_best")
+    watcher = subprocess.Popen(
+        watching, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert "waiting for a run to begin" in watcher.stdout.readline()
+    succeeded(train_command(workdir, digits_dir, "train.keep_every = 4"))
+    out, errors = watcher.communicate(timeout=300)
+    assert watcher.returncode == 0, errors[-3000:]
+    assert "training has ended at step 12" in out
+    found = rows(workdir)
+    assert [row["step"] for row in found] == [4, 8, 12]
+    assert len({row["protocol"]["weights_sha256"] for row in found}) == 3
+    best = min(found, key=lambda row: row["figures"]["fd_pixels_train"]["value"])
+    kept = os.listdir(os.path.join(workdir, "checkpoints", "best"))
+    assert {name.split(".")[0] for name in kept} == {f"ckpt-{best['step']}"}
+    assert os.listdir(os.path.join(workdir, "logs", "evaluation"))
+    again = succeeded(watching)
+    assert "scoring" not in again.stdout and rows(workdir) == found
+    # Another protocol is another measurement.
+    other = succeeded(evaluate(f"--workdir={workdir}", "--watch", "--num_images=40"))
+    assert other.stdout.count("scoring step") == 3
+    assert rows(workdir)[:3] == found and len(rows(workdir)) == 6
+    one = f"{tmp_path}/one.json"
+    succeeded(evaluate(f"--workdir={workdir}", "--step=8", f"--output={one}"))
+    np.testing.assert_allclose(
+        list(values(load(one)).values()), list(values(found[1]).values()), rtol=1e-6
+    )
+
+
+def npz(path, **arrays):
+    np.savez(path, **arrays)
+    return f"--images={path}"
+
+
+def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evaluate):
+    nans = np.zeros((9, 8, 8, 1), np.float32)
+    nans[4, 0, 0, 0] = np.nan
+    run_flag = f"--workdir={finished_run}"
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "no checkpoints").mkdir()
+    os.link(f"{finished_run}/config.gin", tmp_path / "no checkpoints" / "config.gin")
+    cases = [
+        ([], "give one of --workdir"),
+        ([run_flag, f"--images={scored}/samples.npz"], "give one of --workdir"),
+        ([f"--workdir={tmp_path / 'empty'}"], "it has no config.gin"),
+        ([f"--workdir={tmp_path / 'no checkpoints'}"], "has no checkpoint; steps saved: none"),
+        ([run_flag, "--step=7"], "no checkpoint of step 7; steps saved: 4, 8, 12"),
+        ([f"--saved_model={tmp_path}"], "is not a SavedModel"),
+        ([f"--images={tmp_path}/absent.npz"], "absent.npz cannot be read"),
+        ([npz(tmp_path / "nan.npz", images=nans)], "1 of 9 images are not finite, the first is"),
+        ([npz(tmp_path / "x.npz", x=nans)], "no array 'images'"),
+        ([npz(tmp_path / "big.npz", images=np.full((9, 8, 8, 1), 200.0))], "lie in [-1, 1]"),
+        ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
+        ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
+        ([run_flag, "--num_images=20"], "at least 30 samples, --num_images=20"),
+        ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
+        ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
+        ([run_flag, f"--train_statistics={scored}/samples.npz"], "no statistics mu and sigma"),
+        ([run_flag, "--keep_best"], "--keep_best goes with --watch"),
+        ([run_flag, "--gin_param=evaluate.evaluators = [@Frechet]"], "Frechet"),
+        ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
+    ]
+    for flags, message in cases:
+        result = run(evaluate(*flags, f"--output={tmp_path}/r.json"))
+        assert result.returncode == 1, (flags, result.stdout, result.stderr[-2000:])
+        assert message in result.stderr, (flags, result.stderr[-2000:])
+        assert "Traceback" not in result.stderr, flags
+
+
+def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
+    tmp_path, finished_run, evaluate
+):
+    everything = "evaluate.evaluators = [@InceptionScore, @FrechetDistance, @FrechetFloor]"
+    out = f"{tmp_path}/r.json"
+    result = succeeded(
+        evaluate(f"--workdir={finished_run}", f"--output={out}", parameters=[everything])
+    )
+    assert "InceptionScore" in load(out)["skipped"] and "no logits" in result.stdout
+    assert set(load(out)["figures"]) == {"fd_pixels_train", "fd_pixels_eval_to_train"}
+    weights_only = succeeded(
+        evaluate(f"--workdir={finished_run}", "--num_images=0", f"--output={tmp_path}/w.json")
+    )
+    assert set(load(f"{tmp_path}/w.json")["figures"]) == {"loss", "bits_per_dim"}
+    assert "samples" not in weights_only.stderr
