@@ -7,12 +7,15 @@ import gin
 import pytest
 
 from bdm_tf import config, data, diffusion, export, networks, objectives, sampling  # noqa: F401
+from bdm_tf.evaluation import job  # noqa: F401, for gin
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
 
 GIN = os.path.join(ROOT, "gin")
-FILES = sorted(os.path.relpath(p, GIN) for p in glob.glob(f"{GIN}/**/*.gin", recursive=True))
+ALL = sorted(os.path.relpath(p, GIN) for p in glob.glob(f"{GIN}/**/*.gin", recursive=True))
+FILES = [file for file in ALL if not file.startswith("eval")]
+EVALUATIONS = [file for file in ALL if file.startswith("eval") and not file.endswith("base.gin")]
 # The structure as it is, at a width that is built in a moment.
 NARROW = ["UNet.channels = 32", "UNet.head_dim = 32"]
 
@@ -48,3 +51,14 @@ def test_an_ablation_overrides_the_experiment_it_follows(file, name, value):
     config.parse(paths, [], [GIN])
     assert gin.query_parameter(f"BlurSchedule.{name}") == value
     assert gin.query_parameter("UNet.channels") == 256
+
+
+@pytest.mark.parametrize("file", EVALUATIONS)
+def test_every_evaluation_names_its_protocol(file):
+    config.parse([os.path.join(GIN, file)], [], [GIN])
+    counts = {"cifar10": 50_000, "lsun_church": 10_000, "digits": 1797}
+    (name,) = [name for name in counts if f"{name}.gin" in file]
+    assert gin.query_parameter("evaluate.num_images") == counts[name]
+    evaluators = gin.query_parameter("evaluate.evaluators")
+    assert {"FrechetDistance", "BitsPerDimension"} <= {e.selector for e in evaluators}
+    assert callable(gin.query_parameter("evaluate.features").scoped_configurable_fn)

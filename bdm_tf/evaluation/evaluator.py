@@ -62,7 +62,25 @@ class Evaluator(abc.ABC):
 
 
 class Unavailable(Exception):
-    """Raised by an evaluator that cannot measure this subject; the message says why."""
+    """Raised by an evaluator that cannot measure this subject; `message` says why."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.message = message  # gin adds to `str(error)` through which functions it passed
+
+
+def real_images(context: Context, split: str) -> dict[str, str]:
+    """What a result says of the split that samples are compared with.
+
+    Raises:
+        Unavailable: the data set has no such split.
+        UserError: there is no such word.
+    """
+    if split not in ("train", "eval"):
+        raise UserError(f"split={split!r} of an evaluator must be 'train' or 'eval'")
+    if not context.reference.has(split):
+        raise Unavailable(f"there is no {split} split")
+    return context.reference.describe(split)
 
 
 def need(name: str, have: int, least: int) -> None:

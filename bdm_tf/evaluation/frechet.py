@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import NOTHING, Batch, Context, Evaluator, Unavailable, need
+from bdm_tf.evaluation.evaluator import NOTHING, Batch, Context, Evaluator, need, real_images
 from bdm_tf.evaluation.statistics import GaussianStatistics
 
 
@@ -42,9 +42,8 @@ class FrechetDistance(Evaluator):
     def __init__(self, context: Context, split: str = "train"):
         name = f"{context.features.frechet_name}_{split}"
         need(name, context.num_images, 2)
-        self._name, self._split = name, split
+        self._name, self._described = name, real_images(context, split)
         self._real = context.reference.statistics(split)
-        self._described = context.reference.describe(split)
         self.start()
 
     def start(self) -> None:
@@ -79,12 +78,10 @@ class FrechetFloor(Evaluator):
     consumes = NOTHING
 
     def __init__(self, context: Context):
-        reference = context.reference
-        if not reference.has("eval"):
-            raise Unavailable("there is no evaluation split")
         self._name = f"{context.features.frechet_name}_eval_to_train"
-        self._train, self._eval = (reference.statistics(split) for split in ("train", "eval"))
-        self._described = reference.describe("train")
+        real_images(context, "eval")
+        self._described = real_images(context, "train")
+        self._train, self._eval = map(context.reference.statistics, ("train", "eval"))
 
     def start(self) -> None:
         """There is nothing to forget."""

@@ -6,7 +6,7 @@ import gin
 import numpy as np
 
 from bdm_tf.errors import UserError
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need
+from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need, real_images
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -63,6 +63,7 @@ class KernelDistance(Evaluator):
     ):
         self._name = context.features.frechet_name.replace("fid", "kid").replace("fd_", "kd_")
         need(self._name, context.num_images, subset_size)
+        self._described = real_images(context, split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) < subset_size:
             raise UserError(
@@ -70,7 +71,6 @@ class KernelDistance(Evaluator):
                 f"KernelDistance.subset_size={subset_size}"
             )
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
-        self._described = context.reference.describe(split)
         self._max_images = max_images
         self.start()
 

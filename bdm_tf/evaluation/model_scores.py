@@ -15,17 +15,22 @@ _LOSS, _BOUND = 1, 2  # sets the random numbers of the two apart
 
 
 class _OverImages(Evaluator):
-    """Values of single images, averaged; image i's noise and time belong to (seed, i)."""
+    """Values of single images, averaged; image i's noise and times belong to (seed, i).
+
+    Args:
+        context: see `Context`.
+        draws: times and noises for each image.
+    """
 
     consumes = EVAL_IMAGES
     _purpose: int
 
-    def __init__(self, context: Context):
+    def __init__(self, context: Context, draws: int = 1):
         if context.model is None:
             raise Unavailable("this needs the weights: give --workdir")
         if not context.reference.has_images("eval"):
             raise Unavailable("there is no evaluation split")
-        self._model, self._seed = context.model, context.seed
+        self._model, self._seed, self._draws = context.model, context.seed, draws
         self._described = context.reference.describe("eval")
         self._run = context.on_replicas(self._values)
         self.start()
@@ -33,18 +38,22 @@ class _OverImages(Evaluator):
     def start(self) -> None:
         self._found: dict[int, dict[str, float]] = {}
 
-    def _values(self, images, index, places) -> dict[str, tf.Tensor]:
+    def _values(self, images, numbers, places) -> dict[str, tf.Tensor]:
         raise NotImplementedError
 
-    def _seeds(self, index: tf.Tensor) -> tf.Tensor:
+    def _seeds(self, numbers: tf.Tensor) -> tf.Tensor:
         seed = fold_in(tf.constant([0, self._seed]), self._purpose)
-        return tf.map_fn(lambda i: fold_in(seed, i), index, fn_output_signature=tf.int32)
+        return tf.map_fn(lambda i: fold_in(seed, i), numbers, fn_output_signature=tf.int32)
 
     def update(self, batch: Batch) -> None:
-        index = batch["index"].astype(np.int32)
-        values = self._run(batch["image"], index, low_discrepancy(index, self._seed))
-        for row, i in enumerate(index):
-            self._found[int(i)] = {name: float(value[row]) for name, value in values.items()}
+        drawn = []
+        for k in range(self._draws):
+            numbers = (batch["index"] * self._draws + k).astype(np.int32)
+            places = low_discrepancy(numbers, self._seed)
+            drawn.append(self._run(batch["image"], numbers, places))
+        means = {name: np.mean([values[name] for values in drawn], 0) for name in drawn[0]}
+        for row, i in enumerate(batch["index"]):
+            self._found[int(i)] = {name: float(value[row]) for name, value in means.items()}
 
     def merge(self, other) -> None:
         self._found.update(other._found)
@@ -54,7 +63,8 @@ class _OverImages(Evaluator):
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         totals = [sum(row.values()) for row in rows]
         error = float(np.std(totals) / np.sqrt(len(rows)))
-        return means, {"standard_error": error, "num_images": len(rows), **self._described}
+        shared = {"standard_error": error, "num_images": len(rows), "draws": self._draws}
+        return means, {**shared, **self._described}
 
 
 @gin.register
@@ -63,9 +73,9 @@ class EvalLoss(_OverImages):
 
     _purpose = _LOSS
 
-    def _values(self, images, index, places):
+    def _values(self, images, numbers, places):
         model, x = self._model, to_unit_range(images)
-        eps = normal(self._seeds(index), 0, x.shape[1:])
+        eps = normal(self._seeds(numbers), 0, x.shape[1:])
         loss = model.objective(model.ema_network, model.process, x, places, eps)
         return {"loss": loss}
 
@@ -81,19 +91,26 @@ class BitsPerDimension(_OverImages):
     Args:
         context: see `Context`.
         num_steps, importance: see `variational_bound`.
+        draws: times and noises for each image.
     """
 
     _purpose = _BOUND
 
-    def __init__(self, context: Context, num_steps: int | None = None, importance: bool = True):
-        super().__init__(context)
+    def __init__(
+        self,
+        context: Context,
+        num_steps: int | None = None,
+        importance: bool = True,
+        draws: int = 1,
+    ):
+        super().__init__(context, draws)
         self._settings = dict(num_steps=num_steps, importance=importance)
 
-    def _values(self, images, index, places):
+    def _values(self, images, numbers, places):
         return variational_bound(
             self._model.denoiser(),
             images,
-            seeds=self._seeds(index),
+            seeds=self._seeds(numbers),
             places=places,
             **self._settings,
         )

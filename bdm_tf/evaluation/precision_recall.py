@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need
+from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need, real_images
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -73,9 +73,9 @@ class PrecisionRecall(Evaluator):
         max_images: int = 10_000,
     ):
         need("precision and recall", context.num_images, neighbours + 1)
+        self._described = real_images(context, split)
         self._real = context.reference.features(split, max_images)
         self._neighbours = neighbours
-        self._described = context.reference.describe(split)
         self._max_images = max_images
         self.start()
 

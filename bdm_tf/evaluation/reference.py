@@ -58,8 +58,12 @@ class Reference:
         return self._splits.get(split) is not None
 
     def batches(self, split: str) -> Iterator[np.ndarray]:
-        """All images of a split in order, uint8 `[n, H, W, C]`."""
-        return self._images(split).in_order(self._batch_size)
+        """All images of a split in order, uint8 `[n, H, W, C]`, with a progress bar."""
+        images = self._images(split)
+        with tqdm(total=images.num_images, desc=f"{split} images", unit="img") as bar:
+            for batch in images.in_order(self._batch_size):
+                yield batch
+                bar.update(len(batch))
 
     def describe(self, split: str) -> dict[str, str]:
         """What a result must say about the real images it compares with."""

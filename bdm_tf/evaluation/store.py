@@ -49,8 +49,7 @@ class SampleStore:
                     bar.update(count)
                 else:  # says nothing about the time left
                     resumed += count
-                    bar.initial = resumed
-                    bar.n += count
+                    bar.initial = bar.n = bar.last_print_n = resumed
                     bar.refresh()
                 part = {name: array[:count] for name, array in batch.items()}
                 yield {"index": np.arange(first, first + count), **part}

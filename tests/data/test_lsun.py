@@ -9,9 +9,14 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from bdm_tf import config
 from bdm_tf.data import TFDSImages, tfds_source
 from bdm_tf.data.lsun import Lsun
 from bdm_tf.errors import UserError
+from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.subjects import open_subject
+from bdm_tf.training.strategy import make_strategy
+from tests.conftest import ROOT
 
 SIZES = [(24, 40), (48, 24), (32, 32), (25, 31), (60, 60), (24, 24), (40, 26)]
 
@@ -100,3 +105,27 @@ def test_name_version_and_checksums_are_those_of_tfds():
 def test_an_unknown_category_is_refused(tmp_path):
     with pytest.raises(UserError, match="lsun/castle"):
         TFDSImages("lsun/castle", image_size=16).load(str(tmp_path))
+
+
+def test_lsun_is_scored_by_its_gin_file(unpacked, tmp_path):
+    drawn = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    np.savez(tmp_path / "drawn.npz", images=drawn)
+    strategy = make_strategy("one_device")
+    parameters = [
+        "evaluate.data = @TFDSImages()",
+        "TFDSImages.name = 'lsun/church_outdoor'",
+        "TFDSImages.image_size = 16",
+        "TFDSImages.eval_split = 'validation'",
+        "KernelDistance.subset_size = 4",
+    ]
+    subject = open_subject(
+        strategy,
+        lambda: config.overlay(["eval/lsun_church.gin"], parameters, [f"{ROOT}/gin"]),
+        images=str(tmp_path / "drawn.npz"),
+    )
+    paths = Paths(str(tmp_path / "cache"), str(tmp_path / "data"), features="pixels")
+    results = make_evaluation(subject, strategy, paths).score(str(tmp_path))
+    expected = {"fd_pixels_train", "fd_pixels_eval", "fd_pixels_eval_to_train", "kd_pixels"}
+    assert results["figures"].keys() == expected | {"precision", "recall"}
+    assert results["figures"]["fd_pixels_train"]["num_real"] == 5
+    assert results["figures"]["fd_pixels_eval"]["num_real"] == 2

@@ -259,7 +259,8 @@ def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
     result = succeeded(
         evaluate(f"--workdir={finished_run}", f"--output={out}", parameters=[everything])
     )
-    assert "InceptionScore" in load(out)["skipped"] and "no logits" in result.stdout
+    reason = "the features 'pixels' have no logits"
+    assert load(out)["skipped"] == {"InceptionScore": reason} and reason in result.stdout
     assert set(load(out)["figures"]) == {"fd_pixels_train", "fd_pixels_eval_to_train"}
     weights_only = succeeded(
         evaluate(f"--workdir={finished_run}", "--num_images=0", f"--output={tmp_path}/w.json")
