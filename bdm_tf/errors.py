@@ -17,6 +17,13 @@ class UserError(ValueError):
         self.message = message  # gin adds to `str(error)` through which functions it passed
 
 
+def check_counts(owner: str, lowest: int, **values: int) -> None:
+    """Raises a `UserError` for a parameter of `owner` that is not a whole number >= `lowest`."""
+    for name, value in values.items():
+        if not isinstance(value, int) or value < lowest:
+            raise UserError(f"{owner}.{name}={value!r} must be a whole number, at least {lowest}")
+
+
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
 

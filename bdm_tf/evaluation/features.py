@@ -28,7 +28,6 @@ class FeatureNetwork:
         content_hash: SHA-256 of the network.
         resize: in words, what becomes of the images' size.
         has_logits: whether there are logits.
-        variables_scope: see `make_features`.
     """
 
     name: str
@@ -39,6 +38,9 @@ class FeatureNetwork:
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         raise NotImplementedError
+
+    def check_shape(self, image_shape: tuple[int, int, int]) -> None:
+        """Raises a `UserError` where images `(H, W, C)` are not taken."""
 
     def describe(self) -> dict[str, str]:
         """What a result must say about the network."""
@@ -147,13 +149,18 @@ class SavedModelFeatures(FeatureNetwork):
         self._spec, self._signature = spec, signature
         self.has_logits = "logits" in outputs
 
+    def check_shape(self, image_shape):
+        height, width, channels = image_shape
+        if channels == 1 and self._spec.shape[3] == 3:
+            channels = 3  # grey is repeated
+        if not self._spec.shape.is_compatible_with([None, height, width, channels]):
+            raise UserError(
+                f"--features={self.name} takes images {self._spec.shape}, these are {image_shape}"
+            )
+
     def __call__(self, images):
         if self._spec.shape[3] == 3:
             images = _in_colour(images)
-        if not self._spec.shape.is_compatible_with(images.shape):
-            raise UserError(
-                f"--features={self.name} takes images {self._spec.shape}, these are {images.shape}"
-            )
         found = self._signature(**{self._input: images})
         return {key: found[key] for key in ("features", "logits") if key in found}
 

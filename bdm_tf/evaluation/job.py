@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import bdm_tf
 from bdm_tf import config
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_counts
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
@@ -88,8 +88,8 @@ class Evaluation:
         self._subject, self._strategy, self._paths = subject, strategy, paths
         self._num_steps, self._seed, self._best_by = num_steps, seed, best_by
         self._tensor_float_32 = tensor_float_32
-        _check_counts(0, num_images=num_images, num_steps=num_steps)
-        _check_counts(1, batch_size=batch_size)
+        check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
+        check_counts("evaluate", 1, batch_size=batch_size)
         self._batch_size = self._whole_batch(batch_size)
         self.num_images = min(num_images, getattr(subject, "num_images", num_images))
         if self.num_images < num_images:
@@ -103,6 +103,7 @@ class Evaluation:
                 f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
                 f"{train.image_shape}: name its data set in evaluate.data"
             )
+        self._features.check_shape(subject.image_shape)
         self._extract = on_replicas(strategy, self._features, self._batch_size)
         self._reference = Reference(
             {"train": train, "eval": evaluation},
@@ -264,9 +265,3 @@ def _settings(evaluators: list[Evaluator]) -> dict[str, str]:
     names = {type(evaluator).__name__ for evaluator in evaluators}
     values = config.parameters(config.operative_text())
     return {k: v for k, v in values.items() if k.split("/")[-1].split(".")[0] in names}
-
-
-def _check_counts(lowest: int, **values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < lowest:
-            raise UserError(f"evaluate.{name}={value!r} must be a whole number, at least {lowest}")

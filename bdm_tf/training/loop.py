@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from bdm_tf import config
 from bdm_tf.data import pipeline
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_counts
 from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.sampling import AncestralSampler
 from bdm_tf.training.adam import FusedAdam
@@ -104,11 +104,13 @@ def train(
     Raises:
         UserError: what was given cannot be used, or the loss is no longer finite.
     """
-    _check_counts(1, num_steps=num_steps, batch_size=batch_size, steps_per_call=steps_per_call)
-    _check_counts(1, keep_checkpoints=keep_checkpoints, sample_num_steps=sample_num_steps)
-    _check_counts(0, log_every=log_every, checkpoint_every=checkpoint_every)
-    _check_counts(0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
-    _check_counts(0, sample_every=sample_every, sample_images=sample_images)
+    check_counts(
+        "train", 1, num_steps=num_steps, batch_size=batch_size, steps_per_call=steps_per_call
+    )
+    check_counts("train", 1, keep_checkpoints=keep_checkpoints, sample_num_steps=sample_num_steps)
+    check_counts("train", 0, log_every=log_every, checkpoint_every=checkpoint_every)
+    check_counts("train", 0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
+    check_counts("train", 0, sample_every=sample_every, sample_images=sample_images)
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
         raise UserError(
@@ -228,12 +230,6 @@ def train(
         _save(state, checkpoints, step)
     finish(model, step)
     return None
-
-
-def _check_counts(lowest: int, **values: int) -> None:
-    for name, value in values.items():
-        if not isinstance(value, int) or value < lowest:
-            raise UserError(f"train.{name}={value!r} must be a whole number, at least {lowest}")
 
 
 def _save(state: TrainState, checkpoints: Checkpoints, step: int) -> str:

@@ -149,6 +149,17 @@ def test_a_saved_model_serves_as_features(tmp_path):
     assert len(hashes) == 2
 
 
+def test_images_of_a_size_that_is_not_taken_are_refused(tmp_path):
+    spec = tf.TensorSpec([None, 16, 16, 3], tf.uint8)
+    fixed = tf.function(lambda x: {"features": tf.reshape(x, [-1, 768])}, input_signature=[spec])
+    tf.saved_model.save(tf.Module(), str(tmp_path / "fixed"), signatures=fixed)
+    network = make_features(str(tmp_path / "fixed"))
+    for fitting in ((16, 16, 3), (16, 16, 1)):
+        network.check_shape(fitting)
+    with pytest.raises(UserError, match="takes images"):
+        network.check_shape((8, 8, 1))
+
+
 def test_pixels_are_the_images(tmp_path):
     found = make_features("pixels")(tf.constant(IMAGES))["features"]
     np.testing.assert_allclose(found, IMAGES.reshape(5, -1) / 127.5 - 1, atol=1e-6)
