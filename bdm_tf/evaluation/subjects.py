@@ -107,7 +107,7 @@ class ShippedModel:
             "weights_sha256": self._weights,
             "sampler": info["sampler"],
             "num_steps": num_steps or info["num_steps"],
-            "clip": info["clip"],
+            "clip": info.get("clip", False),
             "exported_by": info["versions"],
         }
 
