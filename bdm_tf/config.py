@@ -77,9 +77,13 @@ def bind(name: str, value) -> None:
 
 def operative_text() -> str:
     """What was bound, and every parameter of what was called, defaults included; sorted lines."""
-    bound = parameters(gin.config_str(max_line_length=100_000))
-    values = {**bound, **parameters(_operative())}
+    values = {**parameters(gin.config_str(max_line_length=100_000)), **called_parameters()}
     return "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+
+
+def called_parameters() -> dict[str, str]:
+    """Every parameter of what was called since the configuration was read, defaults included."""
+    return parameters(gin.operative_config_str(max_line_length=100_000))
 
 
 def parameters(text: str) -> dict[str, str]:
@@ -111,7 +115,3 @@ def run_name(files: Sequence[str]) -> str:
             path = path[len(path) - path[::-1].index("gin") :]
         names.append("-".join(path[-2:]))
     return "+".join(names)
-
-
-def _operative() -> str:
-    return gin.operative_config_str(max_line_length=100_000)

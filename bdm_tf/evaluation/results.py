@@ -37,10 +37,11 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
             raise UserError(f"--output={path} exists and holds no results") from error
     if key_of(other) == key_of(protocol):
         return there
+    old, new = _leaves(other), _leaves(protocol)
     changed = [
-        f"{name}: {other.get(name, '(absent)')} there, {protocol.get(name, '(absent)')} here"
-        for name in sorted(other.keys() | protocol.keys())
-        if name not in _CIRCUMSTANCES and _plain(other.get(name)) != _plain(protocol.get(name))
+        f"{name}: {old.get(name, '(absent)')} there, {new.get(name, '(absent)')} here"
+        for name in sorted(old.keys() | new.keys())
+        if name.split("/")[0] not in _CIRCUMSTANCES and old.get(name) != new.get(name)
     ]
     raise UserError(
         f"--output={path} holds results of another protocol:\n  "
@@ -99,5 +100,12 @@ def table(results: dict) -> str:
 _COUNTS = ("num_generated", "num_eval", "num_images", "num_real")
 
 
-def _plain(value):
-    return json.loads(json.dumps(value, default=str))
+def _leaves(values: dict, path: str = "") -> dict[str, str]:
+    """The entries of nested dictionaries as "outer/inner" to their JSON."""
+    found: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{path}{name}/")
+        else:
+            found[path + name] = json.dumps(value, default=str)
+    return found

@@ -19,6 +19,8 @@ from bdm_tf.model import Model, build_model, build_sample_settings, restore_aver
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
+# Owners of parameters that a finished model does not depend on.
+_NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder")
 # Draws images `first ... first + n - 1` as uint8 `[n, H, W, C]`.
 Draw = Callable[[int], np.ndarray]
 
@@ -36,6 +38,7 @@ class TrainedRun:
         with strategy.scope():
             self.model: Model = build_model()
         self._settings = build_sample_settings()
+        self._parts = config.called_parameters()  # of the model and the sampler alone, so far
         self.image_shape = self.model.image_shape
         self._weights: dict = {}
 
@@ -61,6 +64,7 @@ class TrainedRun:
             "sampler": type(settings.sampler).__name__,
             "num_steps": num_steps or settings.num_steps,
             "clip": settings.clip,
+            "model": self._parts,
         }
 
     def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
@@ -108,6 +112,7 @@ class ShippedModel:
             "sampler": info["sampler"],
             "num_steps": num_steps or info["num_steps"],
             "clip": info.get("clip", False),
+            "model": {k: v for k, v in info["config"].items() if k.split(".")[0] not in _NO_PARTS},
             "exported_by": info["versions"],
         }
 
