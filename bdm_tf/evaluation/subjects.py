@@ -182,6 +182,11 @@ class StoredImages:
                 f"--images={path} has floats from {low:.4g} to {high:.4g}; they must lie in "
                 "[-1, 1]. uint8 in 0..255 is taken as it is"
             )
+        if low >= 0:
+            raise UserError(
+                f"--images={path} has floats from {low:.4g} to {high:.4g} and none below 0, as if "
+                "they lay in [0, 1]; scale them to [-1, 1], or give uint8 in 0..255"
+            )
         return to_uint8(tf.constant(images, tf.float32)).numpy()
 
 

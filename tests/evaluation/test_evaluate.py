@@ -239,6 +239,10 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([npz(tmp_path / "nan.npz", images=nans)], "1 of 9 images are not finite, the first is"),
         ([npz(tmp_path / "x.npz", x=nans)], "no array 'images'"),
         ([npz(tmp_path / "big.npz", images=np.full((9, 8, 8, 1), 200.0))], "lie in [-1, 1]"),
+        (
+            [npz(tmp_path / "unit.npz", images=np.full((9, 8, 8, 1), 0.5))],
+            "as if they lay in [0, 1]",
+        ),
         ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
         ([run_flag, "--num_images=20"], "at least 30 samples, --num_images=20"),
