@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import math
-import os
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from bdm_tf.errors import UserError
-from bdm_tf.files import write_atomically, write_npz
+from bdm_tf.files import make_parent, write_atomically, write_npz
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -44,12 +43,7 @@ def sample_to_file(
     Raises:
         UserError: `saved_model` is no SavedModel of this library, or `output` cannot be written.
     """
-    parent = os.path.dirname(output)
-    try:
-        if parent:
-            tf.io.gfile.makedirs(parent)
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} cannot be written: {error}") from error
+    make_parent(output)
     if not tf.saved_model.contains_saved_model(saved_model):
         raise UserError(f"--saved_model={saved_model} is not a SavedModel")
     model = tf.saved_model.load(saved_model)

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from bdm_tf.errors import UserError
+
+
+def make_parent(path: str | None) -> None:
+    """Makes the folder that a file is to be written to.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    folder = os.path.dirname(path or "")
+    try:
+        if folder:
+            tf.io.gfile.makedirs(folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(f"{path} cannot be written: {error}") from error
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
@@ -31,7 +48,7 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     with tf.io.gfile.GFile(path, "rb") as file:
         content = io.BytesIO(file.read())
     try:
-        with np.load(content) as arrays:
+        with np.load(content, allow_pickle=False) as arrays:
             return dict(arrays)
     except (EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no .npz archive") from error

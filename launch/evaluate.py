@@ -24,6 +24,9 @@ _FEATURES = flags.DEFINE_string(
     "features", None, "pixels, inception, classify_image_graph_def.pb, or a SavedModel's folder."
 )
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
+_ON_CORRUPT_IMAGE = flags.DEFINE_enum(
+    "on_corrupt_image", "stop", ["stop", "skip"], "What to do about a file that is no image."
+)
 _CACHE_DIR = flags.DEFINE_string(
     "cache_dir",
     os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bdm_tf"),
@@ -100,6 +103,7 @@ def main(argv: list[str]) -> None:
     paths = Paths(
         cache_dir=_CACHE_DIR.value,
         data_dir=_DATA_DIR.value,
+        on_corrupt_image=_ON_CORRUPT_IMAGE.value,
         features=_FEATURES.value,
         statistics={split: path for split, path in statistics.items() if path},
         export_statistics=_EXPORT_STATISTICS.value,

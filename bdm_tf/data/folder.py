@@ -56,7 +56,7 @@ class ImageFolder:
             UserError: no such folder, no images in it, or a file that is no image.
         """
         if not data_dir:
-            raise UserError("--data_dir=FOLDER must name the folder of images to train on")
+            raise UserError("--data_dir=FOLDER must name the folder of images")
         data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise UserError(f"--data_dir={data_dir} is not a folder")
@@ -64,18 +64,20 @@ class ImageFolder:
         if not tf.io.gfile.isdir(train):
             if self._eval_split:
                 raise UserError(f"ImageFolder.eval_split needs {train}, which is not a folder")
-            return self._images(data_dir, on_corrupt_image), None
+            return self._images(data_dir, on_corrupt_image, "all"), None
         names = [self._eval_split] if self._eval_split else _EVAL_NAMES
         folders = [os.path.join(data_dir, name) for name in names]
         found = [folder for folder in folders if tf.io.gfile.isdir(folder)]
         if self._eval_split and not found:
             raise UserError(f"ImageFolder.eval_split: {folders[0]} is not a folder")
-        evaluation = self._images(found[0], on_corrupt_image) if found else None
-        return self._images(train, on_corrupt_image), evaluation
+        evaluation = None
+        if found:
+            evaluation = self._images(found[0], on_corrupt_image, os.path.basename(found[0]))
+        return self._images(train, on_corrupt_image, "train"), evaluation
 
-    def _images(self, folder: str, on_corrupt_image: str) -> Images:
+    def _images(self, folder: str, on_corrupt_image: str, split: str) -> Images:
         images = self._read(folder, on_corrupt_image)
-        images.description = {"data_set": folder, "version": "", "split": os.path.basename(folder)}
+        images.description = {"data_set": "a folder of images", "split": split}
         return images
 
     def _read(self, folder: str, on_corrupt_image: str) -> Images:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import tensorflow as tf
@@ -194,6 +195,7 @@ class RecordImages(Images):
         num_images: records in all shards.
         image_shape: `(H, W, C)`.
         decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
+        decoded_as: what `decode` takes from a record, in words, for `content_key`.
     """
 
     def __init__(
@@ -202,10 +204,11 @@ class RecordImages(Images):
         num_images: int,
         image_shape: tuple[int, int, int],
         decode: Callable[[tf.Tensor], tf.Tensor],
+        decoded_as: str = "",
     ):
         self.num_images, self.image_shape = num_images, image_shape
         self._paths, self._skips, self._takes = zip(*shards)
-        self._decode = decode
+        self._decode, self._decoded_as = decode, decoded_as
 
     def train_batches(self, *, batch_size, seed, first_step, rows=None):
         low, high = rows or (0, batch_size)
@@ -225,7 +228,8 @@ class RecordImages(Images):
         return self._decoded().batch(batch_size).as_numpy_iterator()
 
     def content_key(self):
-        return _sha256(self.image_shape, self._records().as_numpy_iterator())
+        kind = [self._decoded_as.encode()]
+        return _sha256(self.image_shape, chain(kind, self._records().as_numpy_iterator()))
 
     def _records(self) -> tf.data.Dataset:
         shards = tf.data.Dataset.from_tensor_slices(self._tables())
@@ -256,7 +260,7 @@ class RecordImages(Images):
         return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
 
 
-def _sha256(image_shape: tuple[int, int, int], contents: Iterator[bytes]) -> str:
+def _sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str:
     found = hashlib.sha256(repr(tuple(image_shape)).encode())
     for content in contents:
         found.update(hashlib.sha256(content).digest())  # so that boundaries count

@@ -91,7 +91,7 @@ class TFDSImages:
             return fit_tensor(features.deserialize_example(record)[key], shape[:2], shape[2])
 
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
-        images = RecordImages(shards, split_info.num_examples, shape, decode)
+        images = RecordImages(shards, split_info.num_examples, shape, decode, decoded_as=key)
         images.description = {
             "data_set": self._name,
             "version": str(builder.version),

@@ -62,33 +62,49 @@ class Evaluator(abc.ABC):
 
 
 class Unavailable(Exception):
-    """Raised by an evaluator that cannot measure this subject; `message` says why."""
+    """Raised by an evaluator that cannot measure this subject.
 
-    def __init__(self, message: str):
+    Args:
+        figure: what cannot be had.
+        message: why.
+    """
+
+    def __init__(self, figure: str, message: str):
         super().__init__(message)
+        self.figure = figure
         self.message = message  # gin adds to `str(error)` through which functions it passed
 
 
-def real_images(context: Context, split: str) -> dict[str, str]:
-    """What a result says of the split that samples are compared with.
+def check_split(figure: str, context: Context, split: str, images: bool = False) -> None:
+    """Checks that a split is there to be compared with.
+
+    Args:
+        figure: what it is wanted for.
+        context: see `Context`.
+        split: "train" or "eval".
+        images: whether the images themselves are needed, not statistics alone.
 
     Raises:
-        Unavailable: the data set has no such split.
+        Unavailable: it is not.
         UserError: there is no such word.
     """
     if split not in ("train", "eval"):
         raise UserError(f"split={split!r} of an evaluator must be 'train' or 'eval'")
-    if not context.reference.has(split):
-        raise Unavailable(f"there is no {split} split")
-    return context.reference.describe(split)
+    reference = context.reference
+    if not (reference.has_images(split) if images else reference.has(split)):
+        raise Unavailable(figure, f"the data set has no {split} split")
 
 
-def need(name: str, have: int, least: int) -> None:
-    """Raises a `UserError` where there are fewer samples than a metric needs.
+def check_samples(figure: str, context: Context, least: int, setting: str = "") -> None:
+    """Checks that enough samples will be drawn for a figure.
 
-    Raises `Unavailable` where none were asked for.
+    Raises:
+        Unavailable: none will be.
+        UserError: fewer than `least`; `setting` names the gin parameter that asks for so many.
     """
+    have = context.num_images
     if have == 0:
-        raise Unavailable("no samples were asked for")
+        raise Unavailable(figure, "no samples were asked for")
     if have < least:
-        raise UserError(f"{name} needs at least {least} samples, --num_images={have}")
+        way_out = f" ({setting})" if setting else ""
+        raise UserError(f"{figure} needs at least {least} samples{way_out}, --num_images={have}")

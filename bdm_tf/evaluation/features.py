@@ -24,7 +24,7 @@ class FeatureNetwork:
 
     Attributes:
         name: a word for file names and results.
-        frechet_name: what a Frechet distance in these features is called.
+        frechet_name, kernel_name: what distances in these features are called.
         content_hash: SHA-256 of the network.
         resize: in words, what becomes of the images' size.
         has_logits: whether there are logits.
@@ -32,6 +32,7 @@ class FeatureNetwork:
 
     name: str
     frechet_name: str
+    kernel_name: str
     content_hash: str
     resize: str
     has_logits = False
@@ -55,7 +56,7 @@ class FeatureNetwork:
 class PixelFeatures(FeatureNetwork):
     """The pixels themselves, in [-1, 1]: for small images such as the digits."""
 
-    name, frechet_name, resize = "pixels", "fd_pixels", "none"
+    name, frechet_name, kernel_name, resize = "pixels", "fd_pixels", "kd_pixels", "none"
     content_hash = hashlib.sha256(b"pixels / 127.5 - 1").hexdigest()
 
     def __call__(self, images):
@@ -78,7 +79,8 @@ class InceptionFeatures(FeatureNetwork):
         UserError: the file is not there, cannot be fetched, or is not that graph.
     """
 
-    name, frechet_name, has_logits = "inception-2015-12-05", "fid", True
+    name, frechet_name, kernel_name = "inception-2015-12-05", "fid", "kid"
+    has_logits = True
     resize = "TF1 bilinear to 299x299, in the graph"
 
     def __init__(self, path: str | None = None):
@@ -126,7 +128,7 @@ class SavedModelFeatures(FeatureNetwork):
             raise UserError(f"--features={path} is not a SavedModel")
         self.content_hash = _folder_hash(path)
         self.name = os.path.basename(os.path.normpath(path))
-        self.frechet_name = f"fd_{self.name}"
+        self.frechet_name, self.kernel_name = f"fd_{self.name}", f"kd_{self.name}"
         self.resize = "in the SavedModel"
         try:
             self._model = tf.saved_model.load(path)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import NOTHING, Batch, Context, Evaluator, need, real_images
+from bdm_tf.evaluation.evaluator import (
+    NOTHING,
+    Batch,
+    Context,
+    Evaluator,
+    check_samples,
+    check_split,
+)
 from bdm_tf.evaluation.statistics import GaussianStatistics
 
 
@@ -41,8 +48,9 @@ class FrechetDistance(Evaluator):
 
     def __init__(self, context: Context, split: str = "train"):
         name = f"{context.features.frechet_name}_{split}"
-        need(name, context.num_images, 2)
-        self._name, self._described = name, real_images(context, split)
+        check_split(name, context, split)
+        check_samples(name, context, 2)
+        self._name, self._described = name, context.reference.describe_statistics(split)
         self._real = context.reference.statistics(split)
         self.start()
 
@@ -59,10 +67,11 @@ class FrechetDistance(Evaluator):
         figure = {
             "value": frechet_distance(self._drawn, self._real),
             "num_generated": self._drawn.count,
-            "num_real": self._real.count,
+            "num_real": self._real.count or "not known",
             **self._described,
         }
-        if min(self._drawn.count, self._real.count) <= len(self._real.mu):
+        counts = [count for count in (self._drawn.count, self._real.count) if count]
+        if min(counts) <= len(self._real.mu):
             figure["note"] = "fewer images than dimensions: compare equal counts only"
         return {self._name: figure}
 
@@ -79,8 +88,9 @@ class FrechetFloor(Evaluator):
 
     def __init__(self, context: Context):
         self._name = f"{context.features.frechet_name}_eval_to_train"
-        real_images(context, "eval")
-        self._described = real_images(context, "train")
+        for split in ("train", "eval"):
+            check_split(self._name, context, split)
+        self._described = context.reference.describe_statistics("train")
         self._train, self._eval = map(context.reference.statistics, ("train", "eval"))
 
     def start(self) -> None:
@@ -95,8 +105,8 @@ class FrechetFloor(Evaluator):
     def result(self) -> dict[str, dict]:
         figure = {
             "value": frechet_distance(self._eval, self._train),
-            "num_eval": self._eval.count,
-            "num_real": self._train.count,
+            "num_eval": self._eval.count or "not known",
+            "num_real": self._train.count or "not known",
             **self._described,
         }
         return {self._name: figure}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, Unavailable, need
+from bdm_tf.errors import check_counts
+from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, Unavailable, check_samples
 
 
 @gin.register
@@ -22,8 +23,10 @@ class InceptionScore(Evaluator):
 
     def __init__(self, context: Context, splits: int = 10):
         if not context.features.has_logits:
-            raise Unavailable(f"the features {context.features.name!r} have no logits")
-        need("inception_score", context.num_images, splits)
+            reason = f"the features {context.features.name!r} have no logits"
+            raise Unavailable("inception_score", reason)
+        check_counts("InceptionScore", 1, splits=splits)
+        check_samples("inception_score", context, splits, "InceptionScore.splits")
         self._ends = np.arange(1, splits + 1) * context.num_images // splits
         self.start()
 

@@ -21,9 +21,9 @@ from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.evaluation.replicas import on_replicas
-from bdm_tf.evaluation.results import finished, key_of, table, write_results
+from bdm_tf.evaluation.results import finished, finite, key_of, table, write_results
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import write_npz
+from bdm_tf.files import make_parent, write_npz
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Paths:
 
     Attributes:
         cache_dir: of what is known about real images.
-        data_dir: handed to `data.load`.
+        data_dir, on_corrupt_image: handed to `data.load`.
         features: see `make_features`; None takes the network that gin names.
         statistics: "train" or "eval" to a `.npz` with `mu` and `sigma`.
         export_statistics: folder for the statistics that were used.
@@ -41,6 +41,7 @@ class Paths:
 
     cache_dir: str
     data_dir: str | None = None
+    on_corrupt_image: str = "stop"
     features: str | None = None
     statistics: dict[str, str] = field(default_factory=dict)
     export_statistics: str | None = None
@@ -85,6 +86,7 @@ class Evaluation:
         best_by: str | None = None,
         tensor_float_32: bool = False,
     ):
+        self._began = time.monotonic()
         self._subject, self._strategy, self._paths = subject, strategy, paths
         self._num_steps, self._seed, self._best_by = num_steps, seed, best_by
         self._tensor_float_32 = tensor_float_32
@@ -97,7 +99,9 @@ class Evaluation:
         # A convolution of one pass in 10 bits moves features by more than figures are quoted to.
         tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
         self._features = make_features(paths.features) if paths.features else features()
-        train, evaluation = data.load(paths.data_dir)
+        for path in (paths.save_samples, os.path.join(paths.export_statistics or "", "")):
+            make_parent(path)  # now, not when hours of samples are there
+        train, evaluation = data.load(paths.data_dir, on_corrupt_image=paths.on_corrupt_image)
         if train.image_shape != tuple(subject.image_shape):
             raise UserError(
                 f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
@@ -113,22 +117,23 @@ class Evaluation:
             paths.cache_dir,
             paths.statistics,
         )
+        self._store: SampleStore | None = None
         self._skipped: dict[str, str] = {}
         self._evaluators = self._made(evaluators)
+        if not self._evaluators:
+            reasons = ", ".join(f"{name}: {reason}" for name, reason in self._skipped.items())
+            raise UserError(f"there is nothing to measure ({reasons})")
         self._draw = subject.draw(self._batch_size, seed, num_steps)
 
     def protocol(self) -> dict:
         """All that the figures of this subject depend on."""
-        reference = self._reference
-        splits = [split for split in ("train", "eval") if reference.has(split)]
         return {
-            **self._subject.describe(self._num_steps),
-            "seed": self._seed,
+            **self._subject.describe(self._seed, self._num_steps),
             "num_images": self.num_images,
             "batch_size": self._batch_size,
             "tensor_float_32": self._tensor_float_32,
             "image_shape": list(self._subject.image_shape),
-            "data": {split: reference.describe(split) for split in splits},
+            "data": self._reference.protocol(),
             **self._features.describe(),
             "evaluators": _settings(self._evaluators),
         }
@@ -137,12 +142,11 @@ class Evaluation:
         """Measures everything.
 
         Args:
-            scratch: a folder for finished batches, which are removed at the end.
+            scratch: a folder for finished batches, which stay there until `clear` is called.
 
         Returns:
             "figures", "skipped" and "protocol".
         """
-        began = time.monotonic()
         protocol = self.protocol()
         for evaluator in self._evaluators:
             evaluator.start()
@@ -150,9 +154,13 @@ class Evaluation:
         self._score_eval_images()
         figures: dict[str, dict] = {}
         for evaluator in self._evaluators:
-            figures |= evaluator.result()
+            found = evaluator.result()
+            if twice := figures.keys() & found.keys():
+                raise UserError(f"evaluate.evaluators measures {', '.join(twice)} twice")
+            figures |= found
         if self._paths.export_statistics:
             self._reference.export(self._paths.export_statistics)
+        began, self._began = self._began, time.monotonic()
         devices = tf.config.list_logical_devices()
         protocol |= {
             "versions": {
@@ -165,7 +173,16 @@ class Evaluation:
             "wall_seconds": round(time.monotonic() - began, 1),
             "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        return {"figures": figures, "skipped": self._skipped, "protocol": protocol}
+        return {"figures": finite(figures), "skipped": self._skipped, "protocol": protocol}
+
+    def clear(self) -> None:
+        """Removes the finished batches; to be called when the results are safe."""
+        if self._store is not None:
+            self._store.clear()
+
+    def wants_files(self) -> bool:
+        """Whether more is asked for than results."""
+        return bool(self._paths.save_samples or self._paths.export_statistics)
 
     def best_by(self, figures: dict[str, dict]) -> str:
         """Name of the figure that decides which checkpoint is the best."""
@@ -188,7 +205,7 @@ class Evaluation:
             try:
                 made.append(make(context))
             except Unavailable as reason:
-                self._skipped[make.__name__] = reason.message
+                self._skipped[reason.figure] = reason.message
         return made
 
     def _score_samples(self, scratch: str, protocol: dict) -> None:
@@ -198,14 +215,13 @@ class Evaluation:
         drawn_by = {k: v for k, v in protocol.items() if k not in ("data", "evaluators")}
         drawn_by |= {"num_images": None, "replicas": self._strategy.num_replicas_in_sync}
         folder = os.path.join(scratch, f"samples-{key_of(drawn_by)[:16]}")
-        store = SampleStore(folder, self._draw, self._extract, self._batch_size)
-        for batch in store.batches(self.num_images):
+        self._store = SampleStore(folder, self._draw, self._extract, self._batch_size)
+        for batch in self._store.batches(self.num_images):
             for evaluator in interested:
                 evaluator.update(batch)
         if self._paths.save_samples:
-            images = store.images(self.num_images)
+            images = self._store.images(self.num_images)
             write_npz(self._paths.save_samples, {"images": images}, compressed=True)
-        store.clear()
 
     def _score_eval_images(self) -> None:
         interested = [e for e in self._evaluators if e.consumes == EVAL_IMAGES]
@@ -250,12 +266,14 @@ def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> No
     Raises:
         UserError: `output` holds results of another protocol and must not be overwritten.
     """
+    make_parent(output)
     results = finished(output, evaluation.protocol(), overwrite)
-    if results is not None:
+    if results is not None and not evaluation.wants_files():
         print(f"measured already, see {output}")
     else:
         results = evaluation.score(os.path.dirname(output))
         write_results(output, results)
+        evaluation.clear()
         print(f"wrote {output}")
     print(table(results))
 
@@ -263,5 +281,5 @@ def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> No
 def _settings(evaluators: list[Evaluator]) -> dict[str, str]:
     """The gin parameters that the evaluators were made with."""
     names = {type(evaluator).__name__ for evaluator in evaluators}
-    values = config.parameters(config.operative_text())
+    values = config.called_parameters()
     return {k: v for k, v in values.items() if k.split("/")[-1].split(".")[0] in names}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.errors import UserError
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need, real_images
+from bdm_tf.errors import UserError, check_counts
+from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -43,7 +43,7 @@ def kernel_distance(
 
 @gin.register
 class KernelDistance(Evaluator):
-    """The kernel distance of samples to a split: "kid", or "kd_FEATURES" with other features.
+    """The kernel distance of samples to a split: "kid_SPLIT", or "kd_FEATURES_SPLIT".
 
     Args:
         context: see `Context`.
@@ -61,9 +61,13 @@ class KernelDistance(Evaluator):
         seed: int = 2020,
         max_images: int = 10_000,
     ):
-        self._name = context.features.frechet_name.replace("fid", "kid").replace("fd_", "kd_")
-        need(self._name, context.num_images, subset_size)
-        self._described = real_images(context, split)
+        self._name = f"{context.features.kernel_name}_{split}"
+        check_split(self._name, context, split, images=True)
+        check_counts("KernelDistance", 1, subsets=subsets)
+        check_counts("KernelDistance", 2, subset_size=subset_size)
+        check_counts("KernelDistance", subset_size, max_images=max_images)
+        check_samples(self._name, context, subset_size, "KernelDistance.subset_size")
+        self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) < subset_size:
             raise UserError(

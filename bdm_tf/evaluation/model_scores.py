@@ -7,7 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.evaluation.evaluator import EVAL_IMAGES, Batch, Context, Evaluator, Unavailable
+from bdm_tf.errors import check_counts
+from bdm_tf.evaluation.evaluator import (
+    EVAL_IMAGES,
+    Batch,
+    Context,
+    Evaluator,
+    Unavailable,
+    check_split,
+)
 from bdm_tf.likelihood import TERMS, low_discrepancy, variational_bound
 from bdm_tf.sampling.noise import fold_in, normal
 
@@ -23,13 +31,14 @@ class _OverImages(Evaluator):
     """
 
     consumes = EVAL_IMAGES
+    _name: str
     _purpose: int
 
     def __init__(self, context: Context, draws: int = 1):
         if context.model is None:
-            raise Unavailable("this needs the weights: give --workdir")
-        if not context.reference.has_images("eval"):
-            raise Unavailable("there is no evaluation split")
+            raise Unavailable(self._name, "it needs the weights: give --workdir")
+        check_split(self._name, context, "eval", images=True)
+        check_counts(type(self).__name__, 1, draws=draws)
         self._model, self._seed, self._draws = context.model, context.seed, draws
         self._described = context.reference.describe("eval")
         self._run = context.on_replicas(self._values)
@@ -71,7 +80,7 @@ class _OverImages(Evaluator):
 class EvalLoss(_OverImages):
     """The training objective on the evaluation split, without dropout: "loss"."""
 
-    _purpose = _LOSS
+    _name, _purpose = "loss", _LOSS
 
     def _values(self, images, numbers, places):
         model, x = self._model, to_unit_range(images)
@@ -81,7 +90,7 @@ class EvalLoss(_OverImages):
 
     def result(self) -> dict[str, dict]:
         means, shared = self._averages()
-        return {"loss": {"value": means["loss"], **shared}}
+        return {self._name: {"value": means["loss"], **shared}}
 
 
 @gin.register
@@ -94,7 +103,7 @@ class BitsPerDimension(_OverImages):
         draws: times and noises for each image.
     """
 
-    _purpose = _BOUND
+    _name, _purpose = "bits_per_dim", _BOUND
 
     def __init__(
         self,
@@ -104,6 +113,8 @@ class BitsPerDimension(_OverImages):
         draws: int = 1,
     ):
         super().__init__(context, draws)
+        if num_steps is not None:
+            check_counts("BitsPerDimension", 1, num_steps=num_steps)
         self._settings = dict(num_steps=num_steps, importance=importance)
 
     def _values(self, images, numbers, places):
@@ -119,4 +130,4 @@ class BitsPerDimension(_OverImages):
         means, shared = self._averages()
         terms = {name: means[name] for name in TERMS}
         shared["bound_num_steps"] = self._settings["num_steps"] or "continuous time"
-        return {"bits_per_dim": {"value": sum(terms.values()), **terms, **shared}}
+        return {self._name: {"value": sum(terms.values()), **terms, **shared}}

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, need, real_images
+from bdm_tf.errors import UserError, check_counts
+from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -56,7 +57,7 @@ def _squared_distances(a, b, chunk) -> Iterator[np.ndarray]:
 
 @gin.register
 class PrecisionRecall(Evaluator):
-    """Improved precision and recall of samples against a split.
+    """Improved precision and recall of samples against a split: "precision_SPLIT", "recall_SPLIT".
 
     Args:
         context: see `Context`.
@@ -72,9 +73,19 @@ class PrecisionRecall(Evaluator):
         neighbours: int = 3,
         max_images: int = 10_000,
     ):
-        need("precision and recall", context.num_images, neighbours + 1)
-        self._described = real_images(context, split)
+        self._names = f"precision_{split}", f"recall_{split}"
+        for name in self._names:
+            check_split(name, context, split, images=True)
+        check_counts("PrecisionRecall", 1, neighbours=neighbours)
+        check_counts("PrecisionRecall", neighbours + 1, max_images=max_images)
+        check_samples(self._names[0], context, neighbours + 1, "PrecisionRecall.neighbours + 1")
+        self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
+        if len(self._real) <= neighbours:
+            raise UserError(
+                f"{self._names[0]}: the {split} split has {len(self._real)} images, too few for "
+                f"PrecisionRecall.neighbours={neighbours}"
+            )
         self._neighbours = neighbours
         self._max_images = max_images
         self.start()
@@ -97,4 +108,4 @@ class PrecisionRecall(Evaluator):
             "num_real": len(self._real),
             **self._described,
         }
-        return {k: {"value": v, **shared} for k, v in zip(("precision", "recall"), values)}
+        return {k: {"value": v, **shared} for k, v in zip(self._names, values)}

@@ -20,7 +20,7 @@ from bdm_tf.evaluation.statistics import GaussianStatistics
 from bdm_tf.files import read_npz, write_npz
 
 _FORMAT = 1  # part of every key; goes up when the same key would mean other numbers
-_SAVE_EVERY = 50  # batches between two savings of statistics under way
+_SAVE_EVERY = 1000  # images between two savings of what is under way
 
 
 class Reference:
@@ -45,9 +45,12 @@ class Reference:
         imported: dict[str, str],
     ):
         self._splits, self._network, self._extract = splits, features, extract
-        self._batch_size, self._cache_dir, self._imported = batch_size, cache_dir, imported
+        self._batch_size, self._cache_dir = batch_size, cache_dir
         self._known: dict[str, GaussianStatistics] = {}
         self._keys: dict[str, str] = {}
+        self._imported: dict[str, dict[str, str]] = {}  # how the statistics describe themselves
+        for split, path in imported.items():
+            self._known[split], self._imported[split] = self._load(path)
 
     def has(self, split: str) -> bool:
         """Whether there are statistics of this split to be had."""
@@ -66,18 +69,23 @@ class Reference:
                 bar.update(len(batch))
 
     def describe(self, split: str) -> dict[str, str]:
-        """What a result must say about the real images it compares with."""
-        if split in self._imported:
-            return {"split": split, "statistics": self._imported[split]}
+        """What a result must say about the images of a split."""
         return {**self._images(split).description, "data_sha256": self._content(split)}
+
+    def describe_statistics(self, split: str) -> dict[str, str]:
+        """What a result must say about the statistics of a split, which may be imported."""
+        return self._imported[split] if split in self._imported else self.describe(split)
+
+    def protocol(self) -> dict[str, dict[str, str]]:
+        """The images and the imported statistics that figures may depend on."""
+        images = {split: self.describe(split) for split in self._splits if self.has_images(split)}
+        imported = {f"{split} statistics": known for split, known in self._imported.items()}
+        return {**images, **imported}
 
     def statistics(self, split: str) -> GaussianStatistics:
         """Mean and covariance of a split's features: imported, cached, or computed now."""
         if split not in self._known:
-            if split in self._imported:
-                self._known[split] = self._load(self._imported[split])
-            else:
-                self._known[split] = self._cached_statistics(split)
+            self._known[split] = self._cached_statistics(split)
         return self._known[split]
 
     def features(self, split: str, max_images: int) -> np.ndarray:
@@ -87,32 +95,32 @@ class Reference:
         path, key = self._file(split, f"features-{count}")
         if tf.io.gfile.exists(path):
             return _cached(path, key)["features"]
-        chosen = np.zeros(images.num_images, bool)
-        chosen[np.random.default_rng(0).permutation(images.num_images)[:count]] = True
-        found, start = [], 0
-        with tqdm(total=count, desc=f"{split} features", unit="img") as bar:
-            for batch in images.in_order(self._batch_size):
-                batch = batch[chosen[start : (start := start + len(batch))]]
-                if len(batch):
-                    found.append(self._extract(batch)["features"])
-                    bar.update(len(batch))
+        chosen = np.sort(np.random.default_rng(0).permutation(images.num_images)[:count])
+        saved = self._resumed(path, key)
+        found = [saved["features"]] if saved else []
+        kept = done = len(saved["features"]) if saved else 0
+        for rows in self._extracted(split, chosen, done):
+            found.append(rows)
+            done += len(rows)
+            if done - kept >= _SAVE_EVERY:
+                kept = done
+                self._save(_under_way(path), key, {"features": np.concatenate(found)})
         features = np.concatenate(found)
-        self._save(path, key, {"features": features})
+        self._finish(path, key, {"features": features})
         return features
 
     def export(self, folder: str) -> None:
-        """Writes the statistics that were used as `train.npz` and `eval.npz`."""
+        """Writes the statistics of the splits that were used: `train.npz`, `eval.npz`."""
         tf.io.gfile.makedirs(folder)
         for split, known in self._known.items():
             path = os.path.join(folder, f"{split}.npz")
-            described = {**self._network.describe(), **self.describe(split)}
+            described = {**self._network.describe(), **self.describe_statistics(split)}
             write_npz(path, {**_arrays(known), **described})
 
     def _images(self, split: str) -> Images:
         images = self._splits.get(split)
         if images is None:
-            what = "only statistics" if split in self._imported else "no such split"
-            raise UserError(f"images of the {split} split are needed, but there is {what}")
+            raise UserError(f"the data set has no {split} split")
         return images
 
     def _content(self, split: str) -> str:
@@ -124,32 +132,41 @@ class Reference:
         images = self._images(split)
         path, key = self._file(split, "statistics")
         if tf.io.gfile.exists(path):
-            saved = _cached(path, key)
-            return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
-        partial = f"{path}.under_way.npz"
-        known = self._resumed(partial, key) or GaussianStatistics(self._dimensions())
-        done = known.count
-        with tqdm(total=images.num_images, initial=done, desc=f"{split} split", unit="img") as bar:
-            for number, batch in enumerate(images.in_order(self._batch_size)):
-                if number * self._batch_size < done:
-                    continue
-                known.update(self._extract(batch)["features"])
-                bar.update(len(batch))
-                if (number + 1) % _SAVE_EVERY == 0:
-                    self._save(partial, key, _arrays(known))
-        self._save(path, key, _arrays(known))
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.remove(partial)
+            return _statistics(_cached(path, key))
+        saved = self._resumed(path, key)
+        known = _statistics(saved) if saved else GaussianStatistics(self._dimensions())
+        kept = known.count
+        for rows in self._extracted(split, np.arange(images.num_images), kept):
+            known.update(rows)
+            if known.count - kept >= _SAVE_EVERY:
+                kept = known.count
+                self._save(_under_way(path), key, _arrays(known))
+        self._finish(path, key, _arrays(known))
         return known
 
-    def _resumed(self, path: str, key: str) -> GaussianStatistics | None:
-        """Statistics of the first images, if an interrupted run left them."""
-        if not tf.io.gfile.exists(path):
-            return None
-        saved = _cached(path, key)
-        if saved["n"] % self._batch_size:
-            return None
-        return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
+    def _extracted(self, split: str, chosen: np.ndarray, done: int) -> Iterator[np.ndarray]:
+        """Features of the images with these sorted numbers, but for the first `done` of them."""
+        images = self._images(split)
+        wanted = np.zeros(images.num_images, bool)
+        wanted[chosen[done:]] = True
+        passed = 0
+        with tqdm(total=len(chosen), initial=done, desc=f"{split} features", unit="img") as bar:
+            for batch in images.in_order(self._batch_size):
+                rows = batch[wanted[passed : passed + len(batch)]]
+                passed += len(batch)
+                if len(rows):
+                    yield self._extract(rows)["features"]
+                    bar.update(len(rows))
+
+    def _resumed(self, path: str, key: str) -> dict[str, np.ndarray]:
+        """What an interrupted pass has left of what will be at `path`."""
+        partial = _under_way(path)
+        return _cached(partial, key) if tf.io.gfile.exists(partial) else {}
+
+    def _finish(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
+        self._save(path, key, arrays)
+        if tf.io.gfile.exists(_under_way(path)):
+            tf.io.gfile.remove(_under_way(path))
 
     def _file(self, split: str, what: str) -> tuple[str, str]:
         """Path and key of something that is known about a split."""
@@ -160,7 +177,9 @@ class Reference:
         words = [description.get(k, "") for k in ("data_set", "version", "split")]
         words += [str(images.num_images), network.name, what, key[:16]]
         name = re.sub(r"[^\w.+-]+", "_", "-".join(word for word in words if word))
-        return os.path.join(self._cache_dir, f"{name[-200:]}.npz"), key
+        # Found whatever it is called: a folder of images may have been renamed.
+        there = tf.io.gfile.glob(os.path.join(self._cache_dir, f"*-{key[:16]}.npz"))
+        return (there or [os.path.join(self._cache_dir, f"{name[-200:]}.npz")])[0], key
 
     def _save(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         try:
@@ -173,8 +192,8 @@ class Reference:
         images = next(images for images in self._splits.values() if images is not None)
         return self._extract(next(iter(images.in_order(1))))["features"].shape[1]
 
-    def _load(self, path: str) -> GaussianStatistics:
-        """Statistics from a file of the user's.
+    def _load(self, path: str) -> tuple[GaussianStatistics, dict[str, str]]:
+        """Statistics from a file of the user's, and what a result must say about them.
 
         Raises:
             UserError: it holds none, or those of other features.
@@ -201,7 +220,19 @@ class Reference:
                 f"the statistics {path} have {len(mu)} dimensions, the features "
                 f"{self._network.name} {dimensions}: they were made with another network or size"
             )
-        return GaussianStatistics.of(int(saved.get("n", 0)), mu, sigma)
+        known = GaussianStatistics.of(int(saved.get("n", 0)), mu, sigma)
+        named = ("data_set", "version", "split", "data_sha256")
+        described = {name: str(saved[name]) for name in named if name in saved}
+        digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
+        return known, {**described, "statistics_sha256": digest}
+
+
+def _under_way(path: str) -> str:
+    return f"{path}.under_way"
+
+
+def _statistics(saved: dict[str, np.ndarray]) -> GaussianStatistics:
+    return GaussianStatistics.of(int(saved["n"]), saved["mu"], saved["sigma"])
 
 
 def _arrays(known: GaussianStatistics) -> dict[str, np.ndarray]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
+from typing import Any
 
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
 from bdm_tf.files import write_atomically
 
-# What may differ between two measurements of the same thing.
+# What may differ between two measurements of the same thing; the images' hash says what they are.
 _CIRCUMSTANCES = ("wall_seconds", "finished_at", "versions", "device", "replicas")
 
 
@@ -57,8 +58,6 @@ def write_results(path: str, results: dict) -> None:
         UserError: `path` cannot be written.
     """
     try:
-        if os.path.dirname(path):
-            tf.io.gfile.makedirs(os.path.dirname(path))
         write_atomically(path, json.dumps(results, indent=2) + "\n")
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"--output={path} cannot be written: {error}") from error
@@ -81,7 +80,8 @@ class ResultLog:
     def append(self, row: dict) -> None:
         """Adds a row; the file is whole at every moment."""
         self.rows.append(row)
-        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        lines = [json.dumps(row) + "\n" for row in self.rows]
+        write_atomically(self._path, "".join(lines))
 
 
 def table(results: dict) -> str:
@@ -89,15 +89,26 @@ def table(results: dict) -> str:
     lines = []
     for name, figure in results["figures"].items():
         spread = figure.get("std", figure.get("standard_error"))
-        value = f"{figure['value']:.5g}" + (f" +- {spread:.2g}" if spread is not None else "")
+        value = "not finite" if figure["value"] is None else f"{figure['value']:.5g}"
+        value += f" +- {spread:.2g}" if spread is not None else ""
         counts = [f"{k} {figure[k]}" for k in _COUNTS if k in figure]
-        lines.append(f"{name:<28} {value:<22} {', '.join(counts)}")
+        against = " ".join(figure[k] for k in ("data_set", "split") if k in figure)
+        lines.append(f"{name:<28} {value:<20} {', '.join([*counts, against])}")
     for name, reason in results["skipped"].items():
         lines.append(f"{name:<28} skipped: {reason}")
     return "\n".join(lines)
 
 
 _COUNTS = ("num_generated", "num_eval", "num_images", "num_real")
+
+
+def finite(values: Any) -> Any:
+    """The same with None for what is no finite number: JSON has no word for it."""
+    if isinstance(values, dict):
+        return {name: finite(value) for name, value in values.items()}
+    if isinstance(values, float) and not math.isfinite(values):
+        return None
+    return values
 
 
 def _leaves(values: dict, path: str = "") -> dict[str, str]:

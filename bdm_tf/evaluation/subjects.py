@@ -19,8 +19,8 @@ from bdm_tf.model import Model, build_model, build_sample_settings, restore_aver
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
-# Owners of parameters that a finished model does not depend on.
-_NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder")
+# Owners of parameters that a finished model does not depend on, or that are named elsewhere.
+_NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder", "sample")
 # Draws images `first ... first + n - 1` as uint8 `[n, H, W, C]`.
 Draw = Callable[[int], np.ndarray]
 
@@ -30,15 +30,20 @@ class TrainedRun:
 
     Args:
         strategy: where it runs.
-        ema_decay: what the run was trained with.
+        trained_with: the parameters of the run's config.gin; gin's current configuration may
+            differ from them in how samples are drawn, not in what the model is.
+
+    Raises:
+        UserError: it does.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, ema_decay: float):
-        self._strategy, self._ema_decay = strategy, ema_decay
+    def __init__(self, strategy: tf.distribute.Strategy, trained_with: dict[str, str]):
+        self._strategy, self._ema_decay = strategy, float(trained_with["train.ema_decay"])
         with strategy.scope():
             self.model: Model = build_model()
+        _check_unchanged(config.called_parameters(), trained_with)  # of the model alone, so far
         self._settings = build_sample_settings()
-        self._parts = config.called_parameters()  # of the model and the sampler alone, so far
+        self._parts = _parts(config.called_parameters())
         self.image_shape = self.model.image_shape
         self._weights: dict = {}
 
@@ -55,11 +60,12 @@ class TrainedRun:
         step = checkpoint_step(checkpoint)
         self._weights = {"step": step, "weights_sha256": weights.hexdigest()}
 
-    def describe(self, num_steps: int) -> dict:
+    def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
         settings = self._settings
         return {
             **self._weights,
+            "seed": seed,
             "ema_decay": self._ema_decay,
             "sampler": type(settings.sampler).__name__,
             "num_steps": num_steps or settings.num_steps,
@@ -102,17 +108,18 @@ class ShippedModel:
             weights.update(variable.numpy().tobytes())
         self._weights = weights.hexdigest()
 
-    def describe(self, num_steps: int) -> dict:
+    def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
         info = self.info
         return {
             "step": info["step"],
+            "seed": seed,
             "ema_decay": info["ema_decay"],
             "weights_sha256": self._weights,
             "sampler": info["sampler"],
             "num_steps": num_steps or info["num_steps"],
             "clip": info.get("clip", False),
-            "model": {k: v for k, v in info["config"].items() if k.split(".")[0] not in _NO_PARTS},
+            "model": _parts(info["config"]),
             "exported_by": info["versions"],
         }
 
@@ -157,9 +164,9 @@ class StoredImages:
         self.num_images = len(images)
         self._described = {"images_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
 
-    def describe(self, num_steps: int) -> dict:
+    def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
-        del num_steps
+        del seed, num_steps
         return self._described
 
     def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
@@ -243,8 +250,24 @@ def open_subject(
             raise UserError("evaluate.data must name the data set to compare with, in a gin file")
         config.overlay([], [f"evaluate.data = {trained_with['train.data']}"], [])
     if workdir:
-        return TrainedRun(strategy, float(trained_with["train.ema_decay"]))
+        return TrainedRun(strategy, trained_with)
     return ShippedModel(saved_model, strategy) if saved_model else StoredImages(str(images))
+
+
+def _parts(parameters: dict[str, str]) -> dict[str, str]:
+    """The parameters of the model and the sampler."""
+    return {k: v for k, v in parameters.items() if k.split(".")[0] not in _NO_PARTS}
+
+
+def _check_unchanged(parameters: dict[str, str], trained_with: dict[str, str]) -> None:
+    changed = [
+        f"{name}: {trained_with[name]} in training, {value} here"
+        for name, value in parameters.items()
+        if trained_with.get(name, value) != value
+    ]
+    if changed:
+        lines = "\n  ".join(changed)
+        raise UserError(f"a run is scored with the model that was trained:\n  {lines}")
 
 
 def _from_firsts(strategy, on_replica, batch_size: int) -> Draw:

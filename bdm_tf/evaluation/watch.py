@@ -69,7 +69,7 @@ def watch(
             try:
                 run.restore(checkpoint)
                 if keep_best:
-                    copy_to_best(checkpoint)
+                    copy_to_best(checkpoint)  # training may delete it meanwhile
             except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
                 if tf.io.gfile.exists(f"{checkpoint}.index"):
                     raise
@@ -78,20 +78,37 @@ def watch(
             print(f"scoring step {step}", flush=True)
             results = evaluation.score(workdir)
             log.append({"step": step, "key": key, **results})
+            evaluation.clear()
             with summaries.as_default():
                 for name, figure in results["figures"].items():
-                    tf.summary.scalar(f"evaluation/{name}", figure["value"], step=step)
+                    if figure["value"] is not None:
+                        tf.summary.scalar(f"evaluation/{name}", figure["value"], step=step)
             summaries.flush()
             print(table(results), flush=True)
             if keep_best:
-                name = evaluation.best_by(results["figures"])
-                rows = [row for row in log.rows if row["key"] == key]
-                best = min(rows, key=lambda row: row["figures"][name]["value"])
-                keep_one_best(directory, best["step"])
-                print(f"best so far by {name}: step {best['step']}", flush=True)
+                _keep_best(evaluation, directory, [r for r in log.rows if r["key"] == key])
         if ended():
             break
+    if keep_best:  # the rows may be older than the wish
+        _keep_best(evaluation, directory, [r for r in log.rows if r["key"] == key])
     print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
+
+
+def _keep_best(evaluation: Evaluation, directory: str, rows: list[dict]) -> None:
+    """Keeps, of the scored checkpoints that are still there, the best one in `best`."""
+    there = {checkpoint_step(path): path for path in saved_checkpoints(directory)}
+    name = evaluation.best_by(rows[-1]["figures"])
+    values = {
+        row["step"]: row["figures"][name]["value"]
+        for row in rows
+        if row["step"] in there and row["figures"][name]["value"] is not None
+    }
+    if not values:
+        return
+    best = min(values, key=lambda step: values[step])
+    copy_to_best(there[best])
+    keep_one_best(directory, best)
+    print(f"best so far by {name}: step {best}", flush=True)
 
 
 def _last_step(workdir: str) -> int:

@@ -91,7 +91,10 @@ def keep_one_best(directory: str, step: int) -> None:
 def _copy(path: str, folder: str) -> None:
     if os.path.dirname(path) != folder:
         tf.io.gfile.makedirs(folder)
-        for file in sorted(tf.io.gfile.glob(path + ".*"), reverse=True):  # the index last
+        files = sorted(tf.io.gfile.glob(path + ".*"))  # the index last: then it is whole
+        if not files or not files[-1].endswith(".index"):
+            raise FileNotFoundError(f"{path} is no longer there")
+        for file in files:
             tf.io.gfile.copy(file, os.path.join(folder, os.path.basename(file)), overwrite=True)
 
 

@@ -125,7 +125,7 @@ def test_lsun_is_scored_by_its_gin_file(unpacked, tmp_path):
     )
     paths = Paths(str(tmp_path / "cache"), str(tmp_path / "data"), features="pixels")
     results = make_evaluation(subject, strategy, paths).score(str(tmp_path))
-    expected = {"fd_pixels_train", "fd_pixels_eval", "fd_pixels_eval_to_train", "kd_pixels"}
-    assert results["figures"].keys() == expected | {"precision", "recall"}
+    expected = {"fd_pixels_train", "fd_pixels_eval", "fd_pixels_eval_to_train", "kd_pixels_train"}
+    assert results["figures"].keys() == expected | {"precision_train", "recall_train"}
     assert results["figures"]["fd_pixels_train"]["num_real"] == 5
     assert results["figures"]["fd_pixels_eval"]["num_real"] == 2

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT, command, run, train_command
 
@@ -70,9 +72,9 @@ def test_results_say_what_was_measured_and_how(scored, finished_run):
     figures, protocol = results["figures"], results["protocol"]
     assert set(figures) == {
         "fd_pixels_train",
-        "kd_pixels",
-        "precision",
-        "recall",
+        "kd_pixels_train",
+        "precision_train",
+        "recall_train",
         "loss",
         "bits_per_dim",
     }
@@ -111,16 +113,16 @@ def test_the_samples_that_were_kept_score_the_same(tmp_path, scored, evaluate):
     assert images.shape == (60, 8, 8, 1) and images.dtype == np.uint8
     succeeded(evaluate(f"--images={scored}/samples.npz", f"--output={tmp_path}/r.json"))
     again, before = load(f"{tmp_path}/r.json"), load(f"{scored}/results.json")
-    for name in ("fd_pixels_train", "kd_pixels", "precision", "recall"):
+    for name in ("fd_pixels_train", "kd_pixels_train", "precision_train", "recall_train"):
         np.testing.assert_allclose(values(again)[name], values(before)[name], rtol=1e-12)
-    assert set(again["skipped"]) == {"EvalLoss", "BitsPerDimension"}
+    assert set(again["skipped"]) == {"loss", "bits_per_dim"}
 
 
 def test_the_saved_model_scores_as_the_run_does(tmp_path, finished_run, scored, evaluate):
     out = f"{tmp_path}/r.json"
     succeeded(evaluate(f"--saved_model={finished_run}/saved_model", f"--output={out}"))
     shipped, before = load(out), load(f"{scored}/results.json")
-    for name in ("fd_pixels_train", "precision", "recall"):
+    for name in ("fd_pixels_train", "precision_train", "recall_train"):
         np.testing.assert_allclose(values(shipped)[name], values(before)[name], rtol=2e-3)
     for name in ("weights_sha256", "step", "ema_decay", "sampler", "num_steps"):
         assert shipped["protocol"][name] == before["protocol"][name], name
@@ -147,6 +149,12 @@ def test_what_was_measured_is_not_measured_again_nor_overwritten(scored, finishe
     noisy = run(evaluate(*flags, "--gin_param=AncestralSampler.last_step = 'noisy'"))
     assert noisy.returncode == 1 and "AncestralSampler.last_step" in noisy.stderr
     assert load(f"{scored}/results.json") == before
+    # Asked for the samples too, it draws them, and the figures are what they were.
+    kept = f"{scored}/new folder/samples.npz"
+    succeeded(evaluate(*flags, f"--save_samples={kept}"))
+    images = [np.load(path)["images"] for path in (kept, f"{scored}/samples.npz")]
+    np.testing.assert_array_equal(*images)
+    assert load(f"{scored}/results.json")["figures"] == before["figures"]
 
 
 def kill_after(arguments, pattern, count):
@@ -172,9 +180,12 @@ def test_an_evaluation_killed_midway_ends_with_the_same_figures(tmp_path, finish
 
     kill_after(arguments("killed"), rb" (\d+)/1000 ", 300)
     assert not os.path.exists(tmp_path / "killed" / "r.json")
-    resumed = succeeded(arguments("killed"))
-    shown = re.findall(r" (\d+)/1000 ", resumed.stderr)
+    # A second time, when the samples are there and the weights' turn has come.
+    seen = kill_after(arguments("killed"), rb"eval images:.*?(\d+)/359", 0).decode()
+    shown = re.findall(r" (\d+)/1000 ", seen)
     assert int(shown[1]) >= 100  # after "0/1000": a finished batch was taken as it is
+    resumed = succeeded(arguments("killed"))
+    assert "?img/s" in re.findall(r" 1000/1000 .*", resumed.stderr)[-1]  # none was drawn
     succeeded(arguments("whole"))
     killed, whole = (load(tmp_path / f / "r.json") for f in ("killed", "whole"))
     assert killed["figures"] == whole["figures"]
@@ -200,11 +211,18 @@ def test_watch_follows_a_live_run_to_its_end(tmp_path, digits_dir, evaluate):
     assert [row["step"] for row in found] == [4, 8, 12]
     assert len({row["protocol"]["weights_sha256"] for row in found}) == 3
     best = min(found, key=lambda row: row["figures"]["fd_pixels_train"]["value"])
-    kept = os.listdir(os.path.join(workdir, "checkpoints", "best"))
-    assert {name.split(".")[0] for name in kept} == {f"ckpt-{best['step']}"}
+    best_folder = os.path.join(workdir, "checkpoints", "best")
+
+    def assert_best_is_kept():
+        kept = {name.split(".")[0] for name in os.listdir(best_folder)}
+        assert kept == {f"ckpt-{best['step']}"}
+
+    assert_best_is_kept()
     assert os.listdir(os.path.join(workdir, "logs", "evaluation"))
+    shutil.rmtree(best_folder)
     again = succeeded(watching)
     assert "scoring" not in again.stdout and rows(workdir) == found
+    assert_best_is_kept()
     # Another protocol is another measurement.
     other = succeeded(evaluate(f"--workdir={workdir}", "--watch", "--num_images=40"))
     assert other.stdout.count("scoring step") == 3
@@ -224,6 +242,7 @@ def npz(path, **arrays):
 def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evaluate):
     nans = np.zeros((9, 8, 8, 1), np.float32)
     nans[4, 0, 0, 0] = np.nan
+    twice = "[@FrechetDistance, @FrechetDistance]"
     run_flag = f"--workdir={finished_run}"
     (tmp_path / "empty").mkdir()
     (tmp_path / "no checkpoints").mkdir()
@@ -245,11 +264,19 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ),
         ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
-        ([run_flag, "--num_images=20"], "at least 30 samples, --num_images=20"),
+        (
+            [run_flag, "--num_images=20"],
+            "at least 30 samples (KernelDistance.subset_size), --num_images=20",
+        ),
         ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
         ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
         ([run_flag, f"--train_statistics={scored}/samples.npz"], "no statistics mu and sigma"),
+        ([run_flag, "--eval_statistics=absent.npz"], "absent.npz has no statistics"),
         ([run_flag, "--keep_best"], "--keep_best goes with --watch"),
+        ([run_flag, "--gin_param=UNet.channels = 16"], "UNet.channels: 8 in training, 16 here"),
+        ([f"--images={scored}/samples.npz", "--num_images=0"], "there is nothing to measure"),
+        ([run_flag, "--save_samples=/proc/none/a.npz"], "/proc/none/a.npz cannot be written"),
+        ([run_flag, f"--gin_param=evaluate.evaluators = {twice}"], "fd_pixels_train twice"),
         ([run_flag, "--gin_param=evaluate.evaluators = [@Frechet]"], "Frechet"),
         ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
     ]
@@ -269,10 +296,41 @@ def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
         evaluate(f"--workdir={finished_run}", f"--output={out}", parameters=[everything])
     )
     reason = "the features 'pixels' have no logits"
-    assert load(out)["skipped"] == {"InceptionScore": reason} and reason in result.stdout
+    assert load(out)["skipped"] == {"inception_score": reason} and reason in result.stdout
     assert set(load(out)["figures"]) == {"fd_pixels_train", "fd_pixels_eval_to_train"}
     weights_only = succeeded(
         evaluate(f"--workdir={finished_run}", "--num_images=0", f"--output={tmp_path}/w.json")
     )
     assert set(load(f"{tmp_path}/w.json")["figures"]) == {"loss", "bits_per_dim"}
     assert "samples" not in weights_only.stderr
+
+
+def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for i in range(12):
+        Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / f"{i}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (20, 8, 8, 1)).astype(np.uint8))
+    source = ["evaluate.data = @ImageFolder()", "ImageFolder.image_size = 8"]
+    settings = [*source, "ImageFolder.channels = 1", "KernelDistance.subset_size = 5"]
+    bindings = [f"--gin_param={setting}" for setting in settings]
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'base.gin')}"
+
+    def scored(data_dir, *flags):
+        out = [f"--images={tmp_path}/a.npz", f"--output={tmp_path}/r.json", "--features=pixels"]
+        paths = [f"--data_dir={data_dir}", f"--cache_dir={cache_dir}"]
+        return run(command("evaluate.py", gin_file, *bindings, *out, *paths, *flags))
+
+    damaged = scored(folder)
+    assert damaged.returncode == 1 and "--on_corrupt_image=skip" in damaged.stderr
+    skipped = scored(folder, "--on_corrupt_image=skip")
+    assert skipped.returncode == 0, skipped.stderr[-2000:]
+    results = load(tmp_path / "r.json")
+    assert {"fd_pixels_train", "kd_pixels_train", "precision_train"} <= results["figures"].keys()
+    assert results["skipped"]["fd_pixels_eval"] == "the data set has no eval split"
+    (folder / "bad.png").unlink()
+    folder.rename(tmp_path / "renamed")
+    again = scored(f"{tmp_path}/renamed/")
+    assert "measured already" in again.stdout, again.stderr[-2000:]

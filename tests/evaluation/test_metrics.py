@@ -36,7 +36,7 @@ def statistics(features):
 
 
 class Features:
-    name, frechet_name, has_logits = "inception", "fid", True
+    name, frechet_name, kernel_name, has_logits = "inception", "fid", "kid", True
 
 
 class Real:
@@ -48,8 +48,12 @@ class Real:
     def has(self, split):
         return split in self._splits
 
+    has_images = has
+
     def describe(self, split):
         return {"split": split}
+
+    describe_statistics = describe
 
     def statistics(self, split):
         return statistics(self._splits[split])
@@ -142,7 +146,7 @@ def test_kernel_distance_is_that_of_scikit_learns_kernel_on_the_same_subsets():
     evaluator = KernelDistance(context(260, train=real), subsets=7, subset_size=50)
     for batch in batches(drawn, order=[3, 0, 4, 2, 1]):
         evaluator.update(batch)
-    np.testing.assert_allclose(evaluator.result()["kid"]["value"], found[0], rtol=1e-6)
+    np.testing.assert_allclose(evaluator.result()["kid_train"]["value"], found[0], rtol=1e-6)
 
 
 def test_kernel_distance_is_unbiased():
@@ -189,7 +193,7 @@ def test_precision_and_recall_are_prdcs(neighbours):
     for batch in batches(drawn, order=[2, 0, 1]):
         evaluator.update(batch)
     result = evaluator.result()
-    assert (result["precision"]["value"], result["recall"]["value"]) == found
+    assert (result["precision_train"]["value"], result["recall_train"]["value"]) == found
 
 
 TOO_FEW = {
@@ -203,7 +207,7 @@ TOO_FEW = {
 @pytest.mark.parametrize("case", TOO_FEW)
 def test_too_few_samples_are_refused_with_the_number_that_is_needed(case):
     make, count, message = TOO_FEW[case]
-    with pytest.raises(UserError, match=f"{message} samples, --num_images={count}"):
+    with pytest.raises(UserError, match=f"{message} samples.*--num_images={count}"):
         make(context(count, train=rows(2000, 4, 0)))
     with pytest.raises(Unavailable):
         make(context(0, train=rows(2000, 4, 0)))
@@ -212,3 +216,30 @@ def test_too_few_samples_are_refused_with_the_number_that_is_needed(case):
 def test_too_few_real_images_are_refused_too():
     with pytest.raises(UserError, match="train split"):
         KernelDistance(context(2000, train=rows(500, 4, 0)))
+    with pytest.raises(UserError, match="train split has 3 images"):
+        PrecisionRecall(context(2000, train=rows(3, 4, 0)))
+
+
+NO_NUMBERS = {
+    "subset_size": (KernelDistance, {"subset_size": 1}),
+    "subsets": (KernelDistance, {"subsets": 0}),
+    "max_images": (KernelDistance, {"max_images": 400}),
+    "neighbours": (PrecisionRecall, {"neighbours": 0}),
+    "splits": (InceptionScore, {"splits": 0}),
+}
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS)
+def test_settings_that_make_no_sense_are_named(case):
+    make, settings = NO_NUMBERS[case]
+    with pytest.raises(UserError, match=f"{make.__name__}.{case}="):
+        make(context(2000, train=rows(2000, 4, 0)), **settings)
+
+
+def test_a_split_that_is_not_there_leaves_its_figures_out():
+    known = context(2000, train=rows(2000, 4, 0))
+    for make in (FrechetDistance, KernelDistance, PrecisionRecall):
+        with pytest.raises(Unavailable, match="no eval split"):
+            make(known, split="eval")
+        with pytest.raises(UserError, match="split='test'"):
+            make(known, split="test")

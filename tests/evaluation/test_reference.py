@@ -8,6 +8,7 @@ import pytest
 from bdm_tf.data import InMemoryImages
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation import PixelFeatures
+from bdm_tf.evaluation import reference as reference_module
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.files import read_npz, write_npz
 
@@ -87,20 +88,33 @@ class Interrupted(Exception):
     pass
 
 
-def test_an_interrupted_pass_goes_on_where_it_was(tmp_path):
+@pytest.mark.parametrize("what", ["statistics", "features"])
+def test_an_interrupted_pass_goes_on_where_it_was(what, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference_module, "_SAVE_EVERY", 50)
+
     class Failing(Counting):
         def __call__(self, images):
             if self.images > 115:
                 raise Interrupted
             return super().__call__(images)
 
+    def measured(extract):
+        made = reference(tmp_path, extract=extract)
+        return (
+            made.statistics("train").sigma if what == "statistics" else made.features("train", 125)
+        )
+
     with pytest.raises(Interrupted):
-        reference(tmp_path, extract=Failing()).statistics("train")
+        measured(Failing())
     counting = Counting()
-    resumed = reference(tmp_path, extract=counting).statistics("train")
-    assert counting.images == 30  # 100 were kept
+    resumed = measured(counting)
+    assert counting.images == (30 if what == "statistics" else 25)  # 100 were kept
     x = TRAIN.reshape(130, -1) / 127.5 - 1
-    np.testing.assert_allclose(resumed.sigma, np.cov(x, rowvar=False), atol=1e-7)
+    if what == "statistics":
+        np.testing.assert_allclose(resumed, np.cov(x, rowvar=False), atol=1e-7)
+    else:
+        whole = reference(tmp_path / "other").features("train", 125)
+        np.testing.assert_array_equal(resumed, whole)
     assert len(os.listdir(tmp_path / "cache")) == 1
 
 
@@ -114,7 +128,14 @@ def test_exported_statistics_are_imported_in_place_of_the_images(tmp_path):
     np.testing.assert_array_equal(other.statistics("train").mu, known.mu)
     np.testing.assert_allclose(other.statistics("train").sigma, known.sigma, rtol=1e-12)
     assert other.statistics("train").count == 130
-    assert other.describe("train")["statistics"] == path
+    described, images = other.describe_statistics("train"), other.describe("train")
+    assert described["data_sha256"] == source.describe("train")["data_sha256"]
+    assert images["data_sha256"] != described["data_sha256"]  # five images, not those measured
+    before = described["statistics_sha256"]
+    changed = {**read_npz(path), "mu": known.mu + 1}
+    write_npz(path, changed)
+    after = reference(tmp_path, imported={"train": path}).protocol()["train statistics"]
+    assert after["statistics_sha256"] != before
     assert other.has("train") and not other.has("eval")
 
 
@@ -136,6 +157,15 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path):
     for path in ("text.npz", "absent.npz"):
         with pytest.raises(UserError, match=path):
             reference(tmp_path, imported={"train": str(tmp_path / path)}).statistics("train")
+
+
+def test_the_images_decide_not_what_they_are_called(tmp_path):
+    reference(tmp_path).statistics("train")
+    renamed, counting = reference(tmp_path, extract=Counting()), None
+    counting = renamed._extract
+    renamed._splits["train"].description = {"data_set": "renamed"}
+    renamed.statistics("train")
+    assert counting.images == 0
 
 
 def test_a_damaged_cache_is_named(tmp_path):
