@@ -43,6 +43,7 @@ class Evaluator(abc.ABC):
     """Measures one thing: `start`, `update` with every batch in any order, ask for `result`."""
 
     consumes = SAMPLES
+    names: tuple[str, ...]  # of its figures
 
     @abc.abstractmethod
     def start(self) -> None:

@@ -50,7 +50,8 @@ class FrechetDistance(Evaluator):
         name = f"{context.features.frechet_name}_{split}"
         check_split(name, context, split)
         check_samples(name, context, 2)
-        self._name, self._described = name, context.reference.describe_statistics(split)
+        self.names = (name,)
+        self._described = context.reference.describe_statistics(split)
         self._real = context.reference.statistics(split)
         self.start()
 
@@ -73,7 +74,7 @@ class FrechetDistance(Evaluator):
         counts = [count for count in (self._drawn.count, self._real.count) if count]
         if min(counts) <= len(self._real.mu):
             figure["note"] = "fewer images than dimensions: compare equal counts only"
-        return {self._name: figure}
+        return {self.names[0]: figure}
 
 
 @gin.register
@@ -87,9 +88,10 @@ class FrechetFloor(Evaluator):
     consumes = NOTHING
 
     def __init__(self, context: Context):
-        self._name = f"{context.features.frechet_name}_eval_to_train"
+        name = f"{context.features.frechet_name}_eval_to_train"
         for split in ("train", "eval"):
-            check_split(self._name, context, split)
+            check_split(name, context, split)
+        self.names = (name,)
         self._described = context.reference.describe_statistics("train")
         self._train, self._eval = map(context.reference.statistics, ("train", "eval"))
 
@@ -109,4 +111,4 @@ class FrechetFloor(Evaluator):
             "num_real": self._train.count or "not known",
             **self._described,
         }
-        return {self._name: figure}
+        return {self.names[0]: figure}

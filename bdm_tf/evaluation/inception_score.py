@@ -21,6 +21,8 @@ class InceptionScore(Evaluator):
         splits: their number.
     """
 
+    names = ("inception_score",)
+
     def __init__(self, context: Context, splits: int = 10):
         if not context.features.has_logits:
             reason = f"the features {context.features.name!r} have no logits"

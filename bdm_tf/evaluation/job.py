@@ -52,6 +52,10 @@ class Paths:
 class Evaluation:
     """Scores a subject; all that can be compiled or computed once is.
 
+    Attributes:
+        num_images: how many samples are scored.
+        best_by: the figure whose lowest value makes a checkpoint the best.
+
     Args:
         subject: one of `subjects.py`.
         strategy: where it runs; samples, features and likelihoods are spread over the replicas.
@@ -63,7 +67,7 @@ class Evaluation:
         batch_size: images at a time, over all replicas.
         num_steps: of the sampler; 0 is the model's own number.
         seed: an integer; the samples are those of `launch/sample.py --seed`.
-        best_by: the figure whose lowest value makes a checkpoint the best; None is the first.
+        best_by: see above; None is the first figure.
         tensor_float_32: whether NVIDIA GPUs may round float32 factors to 10 bits.
 
     Raises:
@@ -88,7 +92,7 @@ class Evaluation:
     ):
         self._began = time.monotonic()
         self._subject, self._strategy, self._paths = subject, strategy, paths
-        self._num_steps, self._seed, self._best_by = num_steps, seed, best_by
+        self._num_steps, self._seed = num_steps, seed
         self._tensor_float_32 = tensor_float_32
         check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
         check_counts("evaluate", 1, batch_size=batch_size)
@@ -123,6 +127,12 @@ class Evaluation:
         if not self._evaluators:
             reasons = ", ".join(f"{name}: {reason}" for name, reason in self._skipped.items())
             raise UserError(f"there is nothing to measure ({reasons})")
+        names = [name for evaluator in self._evaluators for name in evaluator.names]
+        if len(set(names)) < len(names):
+            raise UserError(f"evaluate.evaluators measures a figure twice: {', '.join(names)}")
+        self.best_by = best_by or names[0]
+        if self.best_by not in names:
+            raise UserError(f"evaluate.best_by={best_by!r} must be one of {', '.join(names)}")
         self._draw = subject.draw(self._batch_size, seed, num_steps)
 
     def protocol(self) -> dict:
@@ -154,10 +164,7 @@ class Evaluation:
         self._score_eval_images()
         figures: dict[str, dict] = {}
         for evaluator in self._evaluators:
-            found = evaluator.result()
-            if twice := figures.keys() & found.keys():
-                raise UserError(f"evaluate.evaluators measures {', '.join(twice)} twice")
-            figures |= found
+            figures |= evaluator.result()
         if self._paths.export_statistics:
             self._reference.export(self._paths.export_statistics)
         began, self._began = self._began, time.monotonic()
@@ -183,13 +190,6 @@ class Evaluation:
     def wants_files(self) -> bool:
         """Whether more is asked for than results."""
         return bool(self._paths.save_samples or self._paths.export_statistics)
-
-    def best_by(self, figures: dict[str, dict]) -> str:
-        """Name of the figure that decides which checkpoint is the best."""
-        name = self._best_by or next(iter(figures), "any figure")
-        if name not in figures:
-            raise UserError(f"evaluate.best_by={name!r} must be one of {', '.join(figures)}")
-        return name
 
     def _made(self, evaluators) -> list[Evaluator]:
         context = Context(

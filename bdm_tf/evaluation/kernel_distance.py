@@ -61,19 +61,20 @@ class KernelDistance(Evaluator):
         seed: int = 2020,
         max_images: int = 10_000,
     ):
-        self._name = f"{context.features.kernel_name}_{split}"
-        check_split(self._name, context, split, images=True)
+        name = f"{context.features.kernel_name}_{split}"
+        check_split(name, context, split, images=True)
         check_counts("KernelDistance", 1, subsets=subsets)
         check_counts("KernelDistance", 2, subset_size=subset_size)
         check_counts("KernelDistance", subset_size, max_images=max_images)
-        check_samples(self._name, context, subset_size, "KernelDistance.subset_size")
+        check_samples(name, context, subset_size, "KernelDistance.subset_size")
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) < subset_size:
             raise UserError(
-                f"{self._name}: the {split} split has {len(self._real)} images, fewer than "
+                f"{name}: the {split} split has {len(self._real)} images, fewer than "
                 f"KernelDistance.subset_size={subset_size}"
             )
+        self.names = (name,)
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
         self._max_images = max_images
         self.start()
@@ -98,4 +99,4 @@ class KernelDistance(Evaluator):
             **self._settings,
             **self._described,
         }
-        return {self._name: figure}
+        return {self.names[0]: figure}

@@ -31,13 +31,12 @@ class _OverImages(Evaluator):
     """
 
     consumes = EVAL_IMAGES
-    _name: str
     _purpose: int
 
     def __init__(self, context: Context, draws: int = 1):
         if context.model is None:
-            raise Unavailable(self._name, "it needs the weights: give --workdir")
-        check_split(self._name, context, "eval", images=True)
+            raise Unavailable(self.names[0], "it needs the weights: give --workdir")
+        check_split(self.names[0], context, "eval", images=True)
         check_counts(type(self).__name__, 1, draws=draws)
         self._model, self._seed, self._draws = context.model, context.seed, draws
         self._described = context.reference.describe("eval")
@@ -80,7 +79,7 @@ class _OverImages(Evaluator):
 class EvalLoss(_OverImages):
     """The training objective on the evaluation split, without dropout: "loss"."""
 
-    _name, _purpose = "loss", _LOSS
+    names, _purpose = ("loss",), _LOSS
 
     def _values(self, images, numbers, places):
         model, x = self._model, to_unit_range(images)
@@ -90,7 +89,7 @@ class EvalLoss(_OverImages):
 
     def result(self) -> dict[str, dict]:
         means, shared = self._averages()
-        return {self._name: {"value": means["loss"], **shared}}
+        return {self.names[0]: {"value": means["loss"], **shared}}
 
 
 @gin.register
@@ -103,7 +102,7 @@ class BitsPerDimension(_OverImages):
         draws: times and noises for each image.
     """
 
-    _name, _purpose = "bits_per_dim", _BOUND
+    names, _purpose = ("bits_per_dim",), _BOUND
 
     def __init__(
         self,
@@ -130,4 +129,4 @@ class BitsPerDimension(_OverImages):
         means, shared = self._averages()
         terms = {name: means[name] for name in TERMS}
         shared["bound_num_steps"] = self._settings["num_steps"] or "continuous time"
-        return {self._name: {"value": sum(terms.values()), **terms, **shared}}
+        return {self.names[0]: {"value": sum(terms.values()), **terms, **shared}}

@@ -73,17 +73,17 @@ class PrecisionRecall(Evaluator):
         neighbours: int = 3,
         max_images: int = 10_000,
     ):
-        self._names = f"precision_{split}", f"recall_{split}"
-        for name in self._names:
+        self.names = f"precision_{split}", f"recall_{split}"
+        for name in self.names:
             check_split(name, context, split, images=True)
         check_counts("PrecisionRecall", 1, neighbours=neighbours)
         check_counts("PrecisionRecall", neighbours + 1, max_images=max_images)
-        check_samples(self._names[0], context, neighbours + 1, "PrecisionRecall.neighbours + 1")
+        check_samples(self.names[0], context, neighbours + 1, "PrecisionRecall.neighbours + 1")
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) <= neighbours:
             raise UserError(
-                f"{self._names[0]}: the {split} split has {len(self._real)} images, too few for "
+                f"{self.names[0]}: the {split} split has {len(self._real)} images, too few for "
                 f"PrecisionRecall.neighbours={neighbours}"
             )
         self._neighbours = neighbours
@@ -108,4 +108,4 @@ class PrecisionRecall(Evaluator):
             "num_real": len(self._real),
             **self._described,
         }
-        return {k: {"value": v, **shared} for k, v in zip(self._names, values)}
+        return {k: {"value": v, **shared} for k, v in zip(self.names, values)}

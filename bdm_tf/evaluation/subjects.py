@@ -48,8 +48,19 @@ class TrainedRun:
         self._weights: dict = {}
 
     def restore_step(self, workdir: str, step: int | None) -> None:
-        """Takes the weights of a workdir's checkpoint of a step, or of its newest."""
-        self.restore(find_checkpoint(workdir, step))
+        """Takes the weights of a workdir's checkpoint of a step, or of its newest.
+
+        Raises:
+            UserError: there is none, or it cannot be read.
+        """
+        checkpoint = find_checkpoint(workdir, step)
+        try:
+            self.restore(checkpoint)
+        except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+            reason = str(error).splitlines()[0][:300]
+            raise UserError(
+                f"{checkpoint} cannot be read: {reason}; give another --step"
+            ) from error
 
     def restore(self, checkpoint: str) -> None:
         """Takes the weights of a checkpoint."""

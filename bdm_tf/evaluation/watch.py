@@ -35,7 +35,7 @@ def watch(
 
     Writes a row of `results.jsonl` and TensorBoard scalars for each. Rows that are there already,
     of the same protocol, are not measured again. A checkpoint that training deletes before its
-    turn is passed over.
+    turn, or that cannot be read, is passed over.
 
     Args:
         evaluation: how to score.
@@ -49,15 +49,17 @@ def watch(
     key = key_of(evaluation.protocol(), ignore=("step", "weights_sha256"))
     summaries = tf.summary.create_file_writer(os.path.join(workdir, "logs", "evaluation"))
 
+    lost: set[int] = set()
+
     def scored() -> set[int]:
         return {row["step"] for row in log.rows if row["key"] == key}
 
     def pending() -> list[str]:
-        done = scored()
+        done = scored() | lost
         return [p for p in saved_checkpoints(directory) if checkpoint_step(p) not in done]
 
     def ended() -> bool:
-        return _last_step(workdir) in scored()
+        return _last_step(workdir) in scored() | lost
 
     if not saved_checkpoints(directory):
         print(f"waiting for a checkpoint in {directory}", flush=True)
@@ -71,9 +73,10 @@ def watch(
                 if keep_best:
                     copy_to_best(checkpoint)  # training may delete it meanwhile
             except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
-                if tf.io.gfile.exists(f"{checkpoint}.index"):
-                    raise
-                print(f"step {step} was deleted before its turn ({type(error).__name__})")
+                there = tf.io.gfile.exists(f"{checkpoint}.index")
+                what = "cannot be read" if there else "was deleted before its turn"
+                print(f"step {step} {what} ({type(error).__name__}): passed over", flush=True)
+                lost.add(step)
                 continue
             print(f"scoring step {step}", flush=True)
             results = evaluation.score(workdir)
@@ -97,7 +100,7 @@ def watch(
 def _keep_best(evaluation: Evaluation, directory: str, rows: list[dict]) -> None:
     """Keeps, of the scored checkpoints that are still there, the best one in `best`."""
     there = {checkpoint_step(path): path for path in saved_checkpoints(directory)}
-    name = evaluation.best_by(rows[-1]["figures"])
+    name = evaluation.best_by
     values = {
         row["step"]: row["figures"][name]["value"]
         for row in rows

@@ -247,7 +247,11 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
     (tmp_path / "empty").mkdir()
     (tmp_path / "no checkpoints").mkdir()
     os.link(f"{finished_run}/config.gin", tmp_path / "no checkpoints" / "config.gin")
+    broken = tmp_path / "broken"
+    shutil.copytree(finished_run, broken)
+    (broken / "checkpoints" / "ckpt-12.data-00000-of-00001").write_bytes(b"short")
     cases = [
+        ([f"--workdir={broken}"], "ckpt-12 cannot be read"),
         ([], "give one of --workdir"),
         ([run_flag, f"--images={scored}/samples.npz"], "give one of --workdir"),
         ([f"--workdir={tmp_path / 'empty'}"], "it has no config.gin"),
@@ -276,7 +280,11 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([run_flag, "--gin_param=UNet.channels = 16"], "UNet.channels: 8 in training, 16 here"),
         ([f"--images={scored}/samples.npz", "--num_images=0"], "there is nothing to measure"),
         ([run_flag, "--save_samples=/proc/none/a.npz"], "/proc/none/a.npz cannot be written"),
-        ([run_flag, f"--gin_param=evaluate.evaluators = {twice}"], "fd_pixels_train twice"),
+        ([run_flag, f"--gin_param=evaluate.evaluators = {twice}"], "measures a figure twice"),
+        (
+            [run_flag, "--gin_param=evaluate.best_by = 'fid'"],
+            "best_by='fid' must be one of fd_pixels",
+        ),
         ([run_flag, "--gin_param=evaluate.evaluators = [@Frechet]"], "Frechet"),
         ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
     ]
