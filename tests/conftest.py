@@ -1,6 +1,7 @@
 """Small data sets and runs that several tests share."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -44,6 +45,23 @@ def run(arguments, timeout=400):
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=timeout, cwd=os.path.expanduser("~")
     )
+
+
+def kill_after(arguments, pattern, count):
+    """Starts a command, kills it when its progress (the pattern's group) has reached a count.
+
+    Returns what it had written to stderr.
+    """
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    seen = b""
+    while process.poll() is None:
+        seen += process.stderr.read(1)
+        shown = re.findall(pattern, seen)
+        if shown and int(shown[-1]) >= count:
+            break
+    process.kill()
+    process.communicate()
+    return seen
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.conftest import command, run, train_command
+from tests.conftest import command, kill_after, run, train_command
 
 
 def saved_values(workdir):
@@ -31,26 +31,13 @@ def metrics(workdir):
     return rows
 
 
-def kill_after(arguments, moment):
-    """Starts a run and kills it once its progress bar has shown that many steps or more."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    seen = b""
-    while process.poll() is None:
-        seen += process.stderr.read(1)
-        shown = re.findall(rb" (\d+)/12 ", seen)
-        if shown and int(shown[-1]) >= moment:
-            break
-    process.kill()
-    process.communicate()
-
-
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
     tmp_path, digits_dir, finished_run
 ):
     workdir = str(tmp_path / "killed")
     moments = sorted(random.sample(range(12), 3))
     for moment in moments:
-        kill_after(train_command(workdir, digits_dir), moment)
+        kill_after(train_command(workdir, digits_dir), rb" (\d+)/12 ", moment)
     result = run(train_command(workdir, digits_dir))
     assert result.returncode == 0, result.stderr[-3000:]
     whole, resumed = saved_values(finished_run), saved_values(workdir)

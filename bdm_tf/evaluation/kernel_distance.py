@@ -6,7 +6,7 @@ import gin
 import numpy as np
 
 from bdm_tf.errors import UserError, check_counts
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, check_samples, check_split
+from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -42,7 +42,7 @@ def kernel_distance(
 
 
 @gin.register
-class KernelDistance(Evaluator):
+class KernelDistance(SampledFeatures):
     """The kernel distance of samples to a split: "kid_SPLIT", or "kd_FEATURES_SPLIT".
 
     Args:
@@ -76,20 +76,10 @@ class KernelDistance(Evaluator):
             )
         self.names = (name,)
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
-        self._max_images = max_images
-        self.start()
-
-    def start(self) -> None:
-        self._drawn = SampledFeatures(self._max_images)
-
-    def update(self, batch: Batch) -> None:
-        self._drawn.update(batch)
-
-    def merge(self, other) -> None:
-        self._drawn.merge(other._drawn)
+        super().__init__(max_images)
 
     def result(self) -> dict[str, dict]:
-        drawn = self._drawn.array()
+        drawn = self._drawn()
         mean, std = kernel_distance(drawn, self._real, **self._settings)
         figure = {
             "value": mean,

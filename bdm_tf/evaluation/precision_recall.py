@@ -8,7 +8,7 @@ import gin
 import numpy as np
 
 from bdm_tf.errors import UserError, check_counts
-from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, check_samples, check_split
+from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
 
 
@@ -56,7 +56,7 @@ def _squared_distances(a, b, chunk) -> Iterator[np.ndarray]:
 
 
 @gin.register
-class PrecisionRecall(Evaluator):
+class PrecisionRecall(SampledFeatures):
     """Improved precision and recall of samples against a split: "precision_SPLIT", "recall_SPLIT".
 
     Args:
@@ -87,20 +87,10 @@ class PrecisionRecall(Evaluator):
                 f"PrecisionRecall.neighbours={neighbours}"
             )
         self._neighbours = neighbours
-        self._max_images = max_images
-        self.start()
-
-    def start(self) -> None:
-        self._drawn = SampledFeatures(self._max_images)
-
-    def update(self, batch: Batch) -> None:
-        self._drawn.update(batch)
-
-    def merge(self, other) -> None:
-        self._drawn.merge(other._drawn)
+        super().__init__(max_images)
 
     def result(self) -> dict[str, dict]:
-        drawn = self._drawn.array()
+        drawn = self._drawn()
         values = precision_recall(drawn, self._real, self._neighbours)
         shared = {
             "neighbours": self._neighbours,

@@ -7,64 +7,9 @@ import shutil
 import subprocess
 
 import numpy as np
-import pytest
-from PIL import Image
 
-from tests.conftest import ROOT, command, run, train_command
-
-FEW = [
-    "evaluate.num_steps = 3",
-    "evaluate.num_images = 60",
-    "evaluate.batch_size = 20",
-    "KernelDistance.subset_size = 30",
-    "KernelDistance.subsets = 5",
-]
-
-
-@pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture
-def evaluate(digits_dir, cache_dir):
-    """Makes an evaluation's command line."""
-
-    def arguments(*flags, parameters=()):
-        bindings = [f"--gin_param={p}" for p in [*FEW, *parameters]]
-        gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'digits.gin')}"
-        paths = [f"--data_dir={digits_dir}", f"--cache_dir={cache_dir}"]
-        return command("evaluate.py", gin_file, *paths, *bindings, *flags)
-
-    return arguments
-
-
-def succeeded(arguments):
-    result = run(arguments)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result
-
-
-def load(path):
-    with open(path) as file:
-        return json.load(file)
-
-
-def values(results):
-    return {name: figure["value"] for name, figure in results["figures"].items()}
-
-
-@pytest.fixture(scope="session")
-def scored(tmp_path_factory, finished_run, digits_dir, cache_dir):
-    """Results of the finished run, and its samples."""
-    folder = tmp_path_factory.mktemp("scored")
-    bindings = [f"--gin_param={p}" for p in FEW]
-    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'digits.gin')}"
-    paths = [f"--data_dir={digits_dir}", f"--cache_dir={cache_dir}", f"--workdir={finished_run}"]
-    out = [f"--output={folder}/results.json", f"--save_samples={folder}/samples.npz"]
-    statistics = f"--export_statistics={folder}/statistics"
-    succeeded(command("evaluate.py", gin_file, *paths, *bindings, *out, statistics))
-    return str(folder)
+from tests.conftest import kill_after, run, train_command
+from tests.evaluation.conftest import load, succeeded, values
 
 
 def test_results_say_what_was_measured_and_how(scored, finished_run):
@@ -157,20 +102,6 @@ def test_what_was_measured_is_not_measured_again_nor_overwritten(scored, finishe
     assert load(f"{scored}/results.json")["figures"] == before["figures"]
 
 
-def kill_after(arguments, pattern, count):
-    """Starts a command and kills it when its progress has reached a count."""
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    seen = b""
-    while process.poll() is None:
-        seen += process.stderr.read(1)
-        shown = re.findall(pattern, seen)
-        if shown and int(shown[-1]) >= count:
-            break
-    process.kill()
-    process.communicate()
-    return seen
-
-
 def test_an_evaluation_killed_midway_ends_with_the_same_figures(tmp_path, finished_run, evaluate):
     thousand = ["evaluate.num_images = 1000", "evaluate.batch_size = 100"]
 
@@ -232,113 +163,3 @@ def test_watch_follows_a_live_run_to_its_end(tmp_path, digits_dir, evaluate):
     np.testing.assert_allclose(
         list(values(load(one)).values()), list(values(found[1]).values()), rtol=1e-6
     )
-
-
-def npz(path, **arrays):
-    np.savez(path, **arrays)
-    return f"--images={path}"
-
-
-def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evaluate):
-    nans = np.zeros((9, 8, 8, 1), np.float32)
-    nans[4, 0, 0, 0] = np.nan
-    twice = "[@FrechetDistance, @FrechetDistance]"
-    run_flag = f"--workdir={finished_run}"
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "no checkpoints").mkdir()
-    os.link(f"{finished_run}/config.gin", tmp_path / "no checkpoints" / "config.gin")
-    broken = tmp_path / "broken"
-    shutil.copytree(finished_run, broken)
-    (broken / "checkpoints" / "ckpt-12.data-00000-of-00001").write_bytes(b"short")
-    cases = [
-        ([f"--workdir={broken}"], "ckpt-12 cannot be read"),
-        ([], "give one of --workdir"),
-        ([run_flag, f"--images={scored}/samples.npz"], "give one of --workdir"),
-        ([f"--workdir={tmp_path / 'empty'}"], "it has no config.gin"),
-        ([f"--workdir={tmp_path / 'no checkpoints'}"], "has no checkpoint; steps saved: none"),
-        ([run_flag, "--step=7"], "no checkpoint of step 7; steps saved: 4, 8, 12"),
-        ([f"--saved_model={tmp_path}"], "is not a SavedModel"),
-        ([f"--images={tmp_path}/absent.npz"], "absent.npz cannot be read"),
-        ([npz(tmp_path / "nan.npz", images=nans)], "1 of 9 images are not finite, the first is"),
-        ([npz(tmp_path / "x.npz", x=nans)], "no array 'images'"),
-        ([npz(tmp_path / "big.npz", images=np.full((9, 8, 8, 1), 200.0))], "lie in [-1, 1]"),
-        (
-            [npz(tmp_path / "unit.npz", images=np.full((9, 8, 8, 1), 0.5))],
-            "as if they lay in [0, 1]",
-        ),
-        ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
-        ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
-        (
-            [run_flag, "--num_images=20"],
-            "at least 30 samples (KernelDistance.subset_size), --num_images=20",
-        ),
-        ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
-        ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
-        ([run_flag, f"--train_statistics={scored}/samples.npz"], "no statistics mu and sigma"),
-        ([run_flag, "--eval_statistics=absent.npz"], "absent.npz has no statistics"),
-        ([run_flag, "--keep_best"], "--keep_best goes with --watch"),
-        ([run_flag, "--gin_param=UNet.channels = 16"], "UNet.channels: 8 in training, 16 here"),
-        ([f"--images={scored}/samples.npz", "--num_images=0"], "there is nothing to measure"),
-        ([run_flag, "--save_samples=/proc/none/a.npz"], "/proc/none/a.npz cannot be written"),
-        ([run_flag, f"--gin_param=evaluate.evaluators = {twice}"], "measures a figure twice"),
-        (
-            [run_flag, "--gin_param=evaluate.best_by = 'fid'"],
-            "best_by='fid' must be one of fd_pixels",
-        ),
-        ([run_flag, "--gin_param=evaluate.evaluators = [@Frechet]"], "Frechet"),
-        ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
-    ]
-    for flags, message in cases:
-        result = run(evaluate(*flags, f"--output={tmp_path}/r.json"))
-        assert result.returncode == 1, (flags, result.stdout, result.stderr[-2000:])
-        assert message in result.stderr, (flags, result.stderr[-2000:])
-        assert "Traceback" not in result.stderr, flags
-
-
-def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
-    tmp_path, finished_run, evaluate
-):
-    everything = "evaluate.evaluators = [@InceptionScore, @FrechetDistance, @FrechetFloor]"
-    out = f"{tmp_path}/r.json"
-    result = succeeded(
-        evaluate(f"--workdir={finished_run}", f"--output={out}", parameters=[everything])
-    )
-    reason = "the features 'pixels' have no logits"
-    assert load(out)["skipped"] == {"inception_score": reason} and reason in result.stdout
-    assert set(load(out)["figures"]) == {"fd_pixels_train", "fd_pixels_eval_to_train"}
-    weights_only = succeeded(
-        evaluate(f"--workdir={finished_run}", "--num_images=0", f"--output={tmp_path}/w.json")
-    )
-    assert set(load(f"{tmp_path}/w.json")["figures"]) == {"loss", "bits_per_dim"}
-    assert "samples" not in weights_only.stderr
-
-
-def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for i in range(12):
-        Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / f"{i}.png")
-    (folder / "bad.png").write_bytes(b"no image")
-    np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (20, 8, 8, 1)).astype(np.uint8))
-    source = ["evaluate.data = @ImageFolder()", "ImageFolder.image_size = 8"]
-    settings = [*source, "ImageFolder.channels = 1", "KernelDistance.subset_size = 5"]
-    bindings = [f"--gin_param={setting}" for setting in settings]
-    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'base.gin')}"
-
-    def scored(data_dir, *flags):
-        out = [f"--images={tmp_path}/a.npz", f"--output={tmp_path}/r.json", "--features=pixels"]
-        paths = [f"--data_dir={data_dir}", f"--cache_dir={cache_dir}"]
-        return run(command("evaluate.py", gin_file, *bindings, *out, *paths, *flags))
-
-    damaged = scored(folder)
-    assert damaged.returncode == 1 and "--on_corrupt_image=skip" in damaged.stderr
-    skipped = scored(folder, "--on_corrupt_image=skip")
-    assert skipped.returncode == 0, skipped.stderr[-2000:]
-    results = load(tmp_path / "r.json")
-    assert {"fd_pixels_train", "kd_pixels_train", "precision_train"} <= results["figures"].keys()
-    assert results["skipped"]["fd_pixels_eval"] == "the data set has no eval split"
-    (folder / "bad.png").unlink()
-    folder.rename(tmp_path / "renamed")
-    again = scored(f"{tmp_path}/renamed/")
-    assert "measured already" in again.stdout, again.stderr[-2000:]
