@@ -34,6 +34,7 @@ class ExportedModel(tf.Module):
         super().__init__()
         # Only the variables are tracked: Keras 3 layers with several inputs cannot be saved.
         self.weights = raw_variables(model.ema_network.trainable_variables)
+        self.prior = dict(model.prior.variables)
         shape = model.image_shape
         chunk_shape = (chunk_size, *shape)
         # Not attributes: tf.Module would track the Keras layers inside.
@@ -123,7 +124,7 @@ def export_saved_model(
     """
     check_free(export_dir, overwrite)
     partial = export_dir.rstrip("/") + ".partial"
-    settings = build_sample_settings()
+    settings = build_sample_settings(model)
     try:
         if tf.io.gfile.exists(partial):
             tf.io.gfile.rmtree(partial)
@@ -185,8 +186,11 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "ema_decay": float(values.get("train.ema_decay", "nan")),
         "process": type(model.process).__name__,
         "objective": type(model.objective).__name__,
+        "parametrisation": type(model.parametrisation).__name__,
+        "prior": type(model.prior).__name__,
         "sampler": type(settings.sampler).__name__,
         "num_steps": settings.num_steps,
+        "other_num_steps": settings.sampler.about_steps(model.process),
         "clip": settings.clip,
         "versions": {
             "bdm_tf": bdm_tf.__version__,

@@ -13,8 +13,10 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.sampling.noise import normal
+from bdm_tf.noise import normal
+from bdm_tf.parametrisations import PredictStep
 
+# Of the bound: what z_1 costs, what the steps cost, what the levels cost given u_0.
 TERMS = ("prior", "diffusion", "reconstruction")
 _LEVELS = 256
 _AT_START, _AT_T = 0, 1  # what noise is drawn for
@@ -30,6 +32,17 @@ def low_discrepancy(indices: np.ndarray, seed: int) -> np.ndarray:
     start = np.random.default_rng(seed).random()
     places = np.mod(start + np.asarray(indices, np.float64) * _GOLDEN_RATIO, 1.0)
     return np.minimum(places.astype(np.float32), np.nextafter(np.float32(1), np.float32(0)))
+
+
+def no_bound(denoiser) -> str | None:
+    """Why a model has no such bound, in words; None if it has."""
+    if denoiser.process.is_deterministic:
+        return "without noise no image but those that were seen has a probability"
+    if isinstance(denoiser.parametrisation, PredictStep):
+        return "PredictStep estimates neither noise nor image"
+    if not denoiser.prior.has_divergence:
+        return f"{type(denoiser.prior).__name__} has no divergence in closed form"
+    return None
 
 
 def variational_bound(
@@ -65,17 +78,10 @@ def variational_bound(
     )
     u_eps = normal(seeds, _AT_START, image_shape)
     return {
-        "prior": prior_term(process, u_x) * bits,
+        "prior": denoiser.prior.divergence(process, u_x) * bits,
         "diffusion": diffusion * bits,
         "reconstruction": reconstruction_term(process, x, u_eps) * bits,
     }
-
-
-def prior_term(process, u_x: tf.Tensor) -> tf.Tensor:
-    """KL(q(u_1 | x) || N(0, I)) in nats, `[B]`, for coefficients `u_x` `[B, H, W, C]`."""
-    alpha, sigma = process.alpha_sigma([1.0])
-    sigma2 = sigma**2
-    return 0.5 * _sum(alpha**2 * u_x**2 + (sigma2 - 1.0 - tf.math.log(sigma2)))
 
 
 def diffusion_term(
@@ -121,8 +127,8 @@ def reconstruction_term(process, x: tf.Tensor, u_eps: tf.Tensor) -> tf.Tensor:
     """-log p(x | u_0) in nats, `[B]`: what it costs to name the 8-bit levels, given u_0.
 
     p(x | u_0) is independent over pixels and proportional, over the 256 levels, to the density of
-    the pixel `V(u_0 / alpha_0)` around the level. Where the noise at t = 0 is not white, its
-    variance in a pixel is the average over frequencies; the bound holds for any such choice.
+    the pixel `V(u_0 / alpha_0)` around the level, with the pixel's variance. Where the noise at
+    t = 0 is not white, it is taken for independent; the bound holds for any such choice.
 
     Args:
         process: the diffusion process.
@@ -132,7 +138,7 @@ def reconstruction_term(process, x: tf.Tensor, u_eps: tf.Tensor) -> tf.Tensor:
     alpha, sigma = process.alpha_sigma([0.0])
     noise = process.basis.to_pixel(sigma / alpha * u_eps)
     pixels = x + noise
-    scale = 0.5 / tf.reduce_mean(tf.square(sigma / alpha))
+    scale = 0.5 / process.basis.pixel_variance(tf.square(sigma / alpha))
     nearest = tf.clip_by_value(tf.round((pixels + 1.0) * 127.5), 0.0, _LEVELS - 1.0) / 127.5 - 1.0
     least = tf.square(pixels - nearest)  # so that no exponential overflows
 

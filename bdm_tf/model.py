@@ -8,9 +8,14 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, networks, objectives, sampling  # noqa: F401, for gin
+from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
+from bdm_tf.files import read_npz, write_npz
+from bdm_tf.objectives import Objective
+from bdm_tf.parametrisations import Parametrisation, PredictEps
+from bdm_tf.priors import Batches, Prior, StandardNormal
+from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
@@ -23,7 +28,12 @@ class Model:
         image_shape: `(H, W, C)`.
         network: makes a network from `image_shape`.
         process: makes a process from `image_shape`.
-        objective: what the network learns.
+        objective: its loss.
+        parametrisation: what the network predicts; None is `PredictEps`.
+        prior: where sampling starts; None is `StandardNormal`.
+
+    Raises:
+        UserError: the parts do not go together.
     """
 
     def __init__(
@@ -31,17 +41,36 @@ class Model:
         image_shape: Sequence[int],
         network: Callable,
         process: Callable,
-        objective: Callable,
+        objective: Objective,
+        parametrisation: Parametrisation | None = None,
+        prior: Prior | None = None,
     ):
         self.image_shape = tuple(image_shape)
         self.process = process(image_shape=self.image_shape)
         self.objective = objective
+        self.parametrisation = parametrisation or PredictEps()
+        self.prior = prior or StandardNormal()
         self.network = network(image_shape=self.image_shape)
         self.ema_network = network(image_shape=self.image_shape, name="ema")
+        self.parametrisation.check(self.process)
+        objective.check(self.denoiser())
 
     def denoiser(self, clip: bool = False) -> Denoiser:
         """The denoiser with the averaged weights, which samples are drawn with."""
-        return Denoiser(self.ema_network, self.process, clip)
+        return self._denoiser(self.ema_network, clip)
+
+    def learner(self) -> Denoiser:
+        """The denoiser with the weights that are being trained."""
+        return self._denoiser(self.network, clip=False)
+
+    def _denoiser(self, network, clip: bool) -> Denoiser:
+        return Denoiser(
+            network,
+            self.process,
+            clip,
+            parametrisation=self.parametrisation,
+            prior=self.prior,
+        )
 
 
 @gin.register("sample")
@@ -54,7 +83,7 @@ class SampleSettings:
         clip: see `Denoiser`.
     """
 
-    def __init__(self, sampler: Callable, num_steps: int = 1000, clip: bool = False):
+    def __init__(self, sampler: Sampler, num_steps: int = 1000, clip: bool = False):
         self.sampler, self.num_steps, self.clip = sampler, num_steps, clip
 
 
@@ -63,9 +92,15 @@ def build_model() -> Model:
     return _built("Model")
 
 
-def build_sample_settings() -> SampleSettings:
-    """The sampling settings of gin's current configuration."""
-    return _built("sample")
+def build_sample_settings(model: Model) -> SampleSettings:
+    """The sampling settings of gin's current configuration.
+
+    Raises:
+        UserError: they do not go with the model.
+    """
+    settings = _built("sample")
+    settings.sampler.check(model.denoiser(), settings.num_steps)
+    return settings
 
 
 def _built(name: str):
@@ -101,6 +136,34 @@ def restore_average(model: Model, checkpoint: str) -> None:
     saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
 
 
+def prepare_prior(model: Model, workdir: str, batches: Batches | None = None) -> None:
+    """Gives a model the prior of a workdir; there is none yet if `batches` are given.
+
+    Args:
+        model: the model.
+        workdir: where `prior.npz` is, or is to be.
+        batches: see `Prior.fit`; without, the prior must be there.
+
+    Raises:
+        UserError: it is not, or cannot be read or fitted.
+    """
+    path = os.path.join(workdir, "prior.npz")
+    if tf.io.gfile.exists(path):
+        try:
+            model.prior.restore(read_npz(path))
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{path} cannot be read: {error}; remove it, and training writes it anew"
+            ) from error
+    elif batches is not None:
+        arrays = model.prior.fit(batches, model.process)
+        if arrays:
+            write_npz(path, arrays)
+            model.prior.restore(arrays)
+    elif model.prior.is_fitted:
+        raise UserError(f"{path} is missing: the training command writes it")
+
+
 def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     """Rebuilds a trained model from a workdir alone, with its averaged weights.
 
@@ -118,4 +181,5 @@ def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     checkpoint = find_checkpoint(workdir, step)
     model = build_model()
     restore_average(model, checkpoint)
+    prepare_prior(model, workdir)
     return model, checkpoint_step(checkpoint)

@@ -114,7 +114,7 @@ def main(argv: list[str]) -> None:
         watch(evaluation, subject, _WORKDIR.value, keep_best=_KEEP_BEST.value)
         return
     if _WORKDIR.value:
-        subject.restore_step(_WORKDIR.value, _STEP.value)
+        subject.restore_step(_STEP.value)
     output = _OUTPUT.value or os.path.join(_WORKDIR.value or "", "results.json")
     evaluate_once(evaluation, output, overwrite=_OVERWRITE.value)
 

@@ -19,7 +19,6 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
         raise UserError("usage: launch/export.py --workdir=DIR --export_dir=DIR [--step=N]")
 
-    from bdm_tf import data, diffusion, networks, objectives, sampling  # noqa: F401, for gin
     from bdm_tf.export import check_free, export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin

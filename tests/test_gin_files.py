@@ -20,19 +20,36 @@ EVALUATIONS = [file for file in ALL if file.startswith("eval") and not file.ends
 NARROW = ["UNet.channels = 32", "UNet.head_dim = 32"]
 
 
+# What is given after an experiment's file.
+OVERLAYS = ("ablations", "base", "networks")
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_every_gin_file_builds(file):
-    base = [] if os.sep not in file else [os.path.join(GIN, "digits.gin")]
+    base = [os.path.join(GIN, "digits.gin")] if file.startswith(OVERLAYS) else []
     config.parse([*base, os.path.join(GIN, file)], NARROW, [GIN])
-    side = {"lsun_church_64.gin": 64, "lsun_church_128.gin": 128}.get(file, 32)
+    sides = {"lsun_church_64": 64, "lsun_church_128": 128}
+    side = sides.get(file.removesuffix(".gin").split(os.sep)[0], 32)
     config.bind("Model.image_shape", (side, side, 3))
     model = build_model()
     assert model.network.trainable_variables
-    assert build_sample_settings().num_steps in (250, 1000)
+    settings = build_sample_settings(model)
+    preview = config.parameters(config.operative_text()).get("train.sample_num_steps", "100")
+    settings.sampler.check(model.denoiser(), int(preview))
     source = "ImageFolder" if file == "folder.gin" else "TFDSImages"
     assert gin.get_configurable(source)()
-    text = config.operative_text()
-    assert "BlurSchedule.min_scale = 0.001" in text
+
+
+@pytest.mark.parametrize("data", ["digits", "cifar10", "lsun_church_128"])
+def test_a_folder_of_models_starts_from_its_data_set(data):
+    for file in [file for file in FILES if file.startswith(f"{data}{os.sep}")]:
+        config.parse([os.path.join(GIN, f"{data}.gin")], [], [GIN])
+        expected = config.parameters(config.operative_text())
+        config.parse([os.path.join(GIN, file)], [], [GIN])
+        found = config.parameters(config.operative_text())
+        for name, value in expected.items():
+            if name.startswith("TFDSImages"):
+                assert found[name] == value, file
 
 
 @pytest.mark.parametrize(

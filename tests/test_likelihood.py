@@ -10,10 +10,10 @@ from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.likelihood import (
     diffusion_term,
     low_discrepancy,
-    prior_term,
     reconstruction_term,
     variational_bound,
 )
+from bdm_tf.priors import StandardNormal
 from tests import oracle
 
 BLUR = 2.0
@@ -71,7 +71,7 @@ def test_the_optimal_network_leaves_the_divergence_at_t_0(process, importance):
     u_x = coefficients()
     marginal = alpha**2 * spectrum() + sigma**2
     exact = gaussian_kl(alpha * u_x, sigma**2 * np.ones_like(u_x), 0.0, marginal)
-    prior = prior_term(process, u_x.astype(np.float32)).numpy()[0]
+    prior = StandardNormal().divergence(process, u_x.astype(np.float32)).numpy()[0]
     assert_close_to(prior + estimates(process, importance=importance), exact)
 
 
@@ -126,7 +126,7 @@ def test_the_prior_term_is_the_divergence_from_white_noise(process):
     u_x = 30 * coefficients()  # visible in spite of the noise
     alpha, sigma = oracle.alpha_sigma([1.0], 4, 4, BLUR)
     exact = gaussian_kl(alpha * u_x, sigma**2 * np.ones_like(u_x), 0.0, 1.0)
-    found = prior_term(process, u_x.astype(np.float32)).numpy()[0]
+    found = StandardNormal().divergence(process, u_x.astype(np.float32)).numpy()[0]
     np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-6)
 
 

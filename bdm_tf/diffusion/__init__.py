@@ -1,8 +1,19 @@
-"""The corruption process: `u_t = alpha_t * u_x + sigma_t * u_eps` in an orthonormal basis."""
+"""The corruption process: `u_t = alpha_t * u_x + sigma_t * u_eps` in a basis."""
 
 from bdm_tf.diffusion.bases import DCT
+from bdm_tf.diffusion.blur_schedules import BlurSchedule, CumulativeBlur, LogBlur
 from bdm_tf.diffusion.layer import DiffusionLayer
+from bdm_tf.diffusion.noise_schedules import ConstantNoise, CosineSchedule, GeometricNoise
 from bdm_tf.diffusion.process import BlurringProcess
-from bdm_tf.diffusion.schedules import BlurSchedule, CosineSchedule
 
-__all__ = ["DCT", "BlurSchedule", "BlurringProcess", "CosineSchedule", "DiffusionLayer"]
+__all__ = [
+    "DCT",
+    "BlurSchedule",
+    "BlurringProcess",
+    "ConstantNoise",
+    "CosineSchedule",
+    "CumulativeBlur",
+    "DiffusionLayer",
+    "GeometricNoise",
+    "LogBlur",
+]

@@ -8,19 +8,27 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.diffusion.bases import DCT
-from bdm_tf.diffusion.schedules import BlurSchedule, CosineSchedule
+from bdm_tf.diffusion.bases import DCT, Basis
+from bdm_tf.diffusion.blur_schedules import BlurSchedule, Dissipation
+from bdm_tf.diffusion.noise_schedules import CosineSchedule, NoiseSchedule
 
 
 @gin.register
 class BlurringProcess:
     """`u_t = alpha_t * u_x + sigma_t * u_eps` with `alpha_t = a_t d_t`, `z_t = V u_t` (Eq. 19, 27).
 
+    Attributes:
+        num_steps: K, if the blur was defined at the times k / K alone, or None.
+        is_deterministic: whether there is no noise at all.
+
     Args:
         image_shape: `(H, W, C)` of the images.
-        basis: V, with `to_frequency`, `to_pixel` and `frequencies_squared`.
-        noise: the scalar schedule `a_t`, `sigma_t`.
+        basis: V, or an invertible P (section 4.1).
+        noise: the schedule `a_t`, `sigma_t`.
         blur: the schedule `d_t` of each frequency.
+        variance_preserving: divide alpha_t and sigma_t of each frequency by the root of `alpha_t^2
+            + sigma_t^2`. Then sigma_t is a vector; the signal-to-noise ratios, which are all that
+            matters to an optimal network (section 3), stay what they are.
         delta: 0 gives the exact denoising distribution in a form that is stable in float32;
             1e-8 reproduces the literal coefficients of Appendix A.1, which add it to denominators.
     """
@@ -28,25 +36,45 @@ class BlurringProcess:
     def __init__(
         self,
         image_shape: tuple[int, int, int],
-        basis=None,
-        noise=None,
-        blur=None,
+        basis: Basis | None = None,
+        noise: NoiseSchedule | None = None,
+        blur: Dissipation | None = None,
+        variance_preserving: bool = False,
         delta: float = 0.0,
     ):
         self.image_shape = tuple(image_shape)
         self.basis = basis or DCT()
         self._noise = noise or CosineSchedule()
         self._blur = blur or BlurSchedule()
-        self._delta = delta
+        self._variance_preserving, self._delta = variance_preserving, delta
+        self.num_steps = self._blur.num_steps
+        self.is_deterministic = self._noise.is_zero
         height, width, _ = self.image_shape
         with tf.init_scope():
             self._frequencies_squared = self.basis.frequencies_squared(height, width)
 
     def alpha_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns `alpha_t` `[B, H, W, 1]` and `sigma_t` `[B, 1, 1, 1]` for t `[B]` (Eq. 27)."""
+        """Returns alpha_t and sigma_t for t `[B]` (Eq. 27).
+
+        Returns:
+            `alpha_t` `[B, H, W, 1]`, and `sigma_t` `[B, 1, 1, 1]` if the frequencies share it,
+            else `[B, H, W, 1]`.
+        """
         t = _per_image(t)
         a_t, sigma_t = self._noise.a_sigma(t)
-        return a_t * self._blur.frequency_scaling(t, self._frequencies_squared), sigma_t
+        alpha_t = a_t * self._blur.frequency_scaling(t, self._frequencies_squared)
+        if self._variance_preserving:
+            scale = tf.math.rsqrt(alpha_t**2 + sigma_t**2)
+            return scale * alpha_t, scale * sigma_t
+        return alpha_t, sigma_t
+
+    def on_grid(self, t: tf.Tensor) -> tf.Tensor:
+        """Times `[B]` in [0, 1] as k / K with k = 1 ... K, uniform if `t` is; `t` without a K."""
+        if self.num_steps is None:
+            return t
+        return tf.clip_by_value(tf.math.ceil(t * self.num_steps), 1.0, self.num_steps) / (
+            self.num_steps
+        )
 
     def diffuse(self, x: tf.Tensor, t: tf.Tensor, eps: tf.Tensor) -> tf.Tensor:
         """A draw of q(z_t | x), in pixel space (Eq. 24, 28).
@@ -54,15 +82,19 @@ class BlurringProcess:
         Args:
             x: images `[B, H, W, C]` in [-1, 1].
             t: times `[B]` in [0, 1].
-            eps: standard normal noise in pixel space, shaped like `x`.
+            eps: noise in pixel space, shaped like `x`: standard normal, if the basis is
+                orthonormal; else `basis.noise` of it (Eq. 29).
 
         Returns:
-            `z_t = V (alpha_t * V^T x) + sigma_t eps`. One transform pair serves, because sigma_t
-            is the same for all frequencies.
+            `z_t = V (alpha_t * V^T x) + sigma_t eps`, where one pair of transforms serves; with a
+            sigma_t for each frequency `z_t = V (alpha_t * V^T x + sigma_t * V^T eps)`.
         """
         alpha_t, sigma_t = self.alpha_sigma(t)
         basis = self.basis
-        return basis.to_pixel(alpha_t * basis.to_frequency(x)) + sigma_t * eps
+        faded = alpha_t * basis.to_frequency(x)
+        if sigma_t.shape[1:3] == (1, 1):
+            return basis.to_pixel(faded) + sigma_t * eps
+        return basis.to_pixel(faded + sigma_t * basis.to_frequency(eps))
 
     def transition(self, *, s: tf.Tensor, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """q(u_t | u_s) = N(alpha_ts u_s, sigma2_ts) for s < t (Eq. 15).
@@ -70,10 +102,11 @@ class BlurringProcess:
         Returns:
             `alpha_ts` and `sigma2_ts`, both `[B, H, W, 1]`.
         """
-        alpha_t, sigma_t = self.alpha_sigma(t)
-        alpha_s, _ = self.alpha_sigma(s)
-        sigma2_ts = -(sigma_t**2) * tf.math.expm1(self.logsnr_difference(s, t))
-        return alpha_t / alpha_s, sigma2_ts
+        _, sigma_t = self.alpha_sigma(t)
+        _, sigma_s = self.alpha_sigma(s)
+        log_r = self.logsnr_difference(s, t)
+        # Not alpha_t / alpha_s: without a d_min both may be 0 in float32.
+        return tf.exp(0.5 * log_r) * sigma_t / sigma_s, -(sigma_t**2) * tf.math.expm1(log_r)
 
     def denoising_distribution(
         self, *, s: tf.Tensor, t: tf.Tensor
@@ -81,8 +114,8 @@ class BlurringProcess:
         """q(u_s | u_t, x) = N(coeff_u_t u_t + coeff_u_x u_x, sigma2_denoise) (Eq. 17, 18).
 
         With r = SNR_t / SNR_s per frequency, Eq. 18 becomes `sigma2_denoise = sigma_s^2 (1 - r)`,
-        `coeff_u_x = alpha_s (1 - r)` and `coeff_u_t = alpha_ts sigma_s^2 / sigma_t^2`, where
-        nothing cancels once `1 - r` is an `expm1`.
+        `coeff_u_x = alpha_s (1 - r)` and `coeff_u_t = alpha_ts sigma_s^2 / sigma_t^2 = sqrt(r)
+        sigma_s / sigma_t`, where nothing cancels once `1 - r` is an `expm1`.
 
         Args:
             s: times `[B]` in [0, 1), below `t`.
@@ -93,10 +126,11 @@ class BlurringProcess:
         """
         if self._delta:
             return self._appendix_coefficients(s, t)
-        alpha_t, sigma_t = self.alpha_sigma(t)
+        _, sigma_t = self.alpha_sigma(t)
         alpha_s, sigma_s = self.alpha_sigma(s)
-        one_minus_r = -tf.math.expm1(self.logsnr_difference(s, t))
-        coeff_u_t = (alpha_t / alpha_s) * (sigma_s / sigma_t) ** 2
+        log_r = self.logsnr_difference(s, t)
+        one_minus_r = -tf.math.expm1(log_r)
+        coeff_u_t = tf.exp(0.5 * log_r) * sigma_s / sigma_t
         return coeff_u_t, alpha_s * one_minus_r, sigma_s**2 * one_minus_r
 
     def u_x_from_u_eps(self, u_t: tf.Tensor, u_eps: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
@@ -105,9 +139,9 @@ class BlurringProcess:
         return (u_t - sigma_t * u_eps) / alpha_t
 
     def u_eps_from_u_x(self, u_t: tf.Tensor, u_x: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        """Returns `u_eps = (u_t - alpha_t u_x) / sigma_t` (Eq. 20 solved for the noise)."""
+        """Returns `u_eps = (u_t - alpha_t u_x) / sigma_t` (Eq. 20), 0 where there is no noise."""
         alpha_t, sigma_t = self.alpha_sigma(t)
-        return (u_t - alpha_t * u_x) / sigma_t
+        return tf.math.divide_no_nan(u_t - alpha_t * u_x, sigma_t)
 
     def logsnr_difference(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """log SNR(t) - log SNR(s) of each frequency, `[B, H, W, 1]`, never positive for s < t.
@@ -125,20 +159,12 @@ class BlurringProcess:
         return self._noise.logsnr_slope(t) + 2.0 * scaling
 
     def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Times whose scalar log-SNR is uniform, from numbers uniform in [0, 1].
-
-        Returns:
-            t `[B]` and its probability density `[B]`.
-        """
-        highest, lowest = self._noise.logsnr(0.0), self._noise.logsnr(1.0)
-        t = self._noise.time_of_logsnr(highest + (lowest - highest) * places)
-        t = tf.clip_by_value(t, 0.0, 1.0)
-        return t, self._noise.logsnr_slope(t) / (lowest - highest)
+        """See `NoiseSchedule.importance_times`."""
+        return self._noise.importance_times(places)
 
     def importance_probability(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
-        """The probability `[B]` that a time of `importance_times` falls between s and t, `[B]`."""
-        whole = self._noise.logsnr_difference(0.0, 1.0)
-        return self._noise.logsnr_difference(s, t) / whole
+        """See `NoiseSchedule.importance_probability`."""
+        return self._noise.importance_probability(s, t)
 
     def _appendix_coefficients(self, s, t):
         """Appendix A.1 to the letter; its second term multiplies u_t - sigma_t u_eps."""

@@ -16,8 +16,8 @@ from bdm_tf.evaluation.evaluator import (
     Unavailable,
     check_split,
 )
-from bdm_tf.likelihood import TERMS, low_discrepancy, variational_bound
-from bdm_tf.sampling.noise import fold_in, normal
+from bdm_tf.likelihood import TERMS, low_discrepancy, no_bound, variational_bound
+from bdm_tf.noise import fold_in, normal
 
 _LOSS, _BOUND = 1, 2  # sets the random numbers of the two apart
 
@@ -83,9 +83,8 @@ class EvalLoss(_OverImages):
 
     def _values(self, images, numbers, places):
         model, x = self._model, to_unit_range(images)
-        eps = normal(self._seeds(numbers), 0, x.shape[1:])
-        loss = model.objective(model.ema_network, model.process, x, places, eps)
-        return {"loss": loss}
+        noise = normal(self._seeds(numbers), 0, x.shape[1:])
+        return {"loss": model.objective(model.denoiser(), x, places, noise)}
 
     def result(self) -> dict[str, dict]:
         means, shared = self._averages()
@@ -112,6 +111,9 @@ class BitsPerDimension(_OverImages):
         draws: int = 1,
     ):
         super().__init__(context, draws)
+        reason = no_bound(self._model.denoiser())
+        if reason:
+            raise Unavailable(self.names[0], reason)
         if num_steps is not None:
             check_counts("BitsPerDimension", 1, num_steps=num_steps)
         self._settings = dict(num_steps=num_steps, importance=importance)

@@ -15,7 +15,14 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.replicas import on_replicas
 from bdm_tf.files import read_npz
-from bdm_tf.model import Model, build_model, build_sample_settings, restore_average, use_config
+from bdm_tf.model import (
+    Model,
+    build_model,
+    build_sample_settings,
+    prepare_prior,
+    restore_average,
+    use_config,
+)
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
@@ -30,6 +37,7 @@ class TrainedRun:
 
     Args:
         strategy: where it runs.
+        workdir: the run's folder.
         trained_with: the parameters of the run's config.gin; gin's current configuration may
             differ from them in how samples are drawn, not in what the model is.
 
@@ -37,23 +45,26 @@ class TrainedRun:
         UserError: it does.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy, trained_with: dict[str, str]):
-        self._strategy, self._ema_decay = strategy, float(trained_with["train.ema_decay"])
+    def __init__(
+        self, strategy: tf.distribute.Strategy, workdir: str, trained_with: dict[str, str]
+    ):
+        self._strategy, self._workdir = strategy, workdir
+        self._ema_decay = float(trained_with["train.ema_decay"])
         with strategy.scope():
             self.model: Model = build_model()
         _check_unchanged(config.called_parameters(), trained_with)  # of the model alone, so far
-        self._settings = build_sample_settings()
+        self._settings = build_sample_settings(self.model)
         self._parts = _parts(config.called_parameters())
         self.image_shape = self.model.image_shape
         self._weights: dict = {}
 
-    def restore_step(self, workdir: str, step: int | None) -> None:
-        """Takes the weights of a workdir's checkpoint of a step, or of its newest.
+    def restore_step(self, step: int | None) -> None:
+        """Takes the weights of the checkpoint of a step, or of the newest.
 
         Raises:
             UserError: there is none, or it cannot be read.
         """
-        checkpoint = find_checkpoint(workdir, step)
+        checkpoint = find_checkpoint(self._workdir, step)
         try:
             self.restore(checkpoint)
         except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
@@ -64,6 +75,8 @@ class TrainedRun:
 
     def restore(self, checkpoint: str) -> None:
         """Takes the weights of a checkpoint."""
+        if not self.model.prior.variables:  # a run that is watched may have it only now
+            prepare_prior(self.model, self._workdir)
         restore_average(self.model, checkpoint)
         weights = hashlib.sha256()
         for variable in raw_variables(self.model.ema_network.trainable_variables):
@@ -261,7 +274,7 @@ def open_subject(
             raise UserError("evaluate.data must name the data set to compare with, in a gin file")
         config.overlay([], [f"evaluate.data = {trained_with['train.data']}"], [])
     if workdir:
-        return TrainedRun(strategy, trained_with)
+        return TrainedRun(strategy, workdir, trained_with)
     return ShippedModel(saved_model, strategy) if saved_model else StoredImages(str(images))
 
 

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from bdm_tf import config
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError, check_counts
-from bdm_tf.model import Model, build_model, build_sample_settings
-from bdm_tf.sampling import AncestralSampler
+from bdm_tf.model import Model, build_model, build_sample_settings, prepare_prior
+from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
 from bdm_tf.training.signals import StopRequest
@@ -24,6 +24,7 @@ from bdm_tf.training.strategy import default_jit_compile
 from bdm_tf.training.trainer import Trainer
 from bdm_tf.training.workdir import Workdir
 
+_FIT_BATCH = 500  # images at a time, when a prior is fitted
 _CALL_SECONDS = 2.0  # a call to the device lasts about this long, so that a stop request is heard
 
 
@@ -70,7 +71,7 @@ def train(
     eval_images: int = 1000,
     sample_every: int = 5000,
     sample_images: int = 64,
-    sample_sampler: Callable | None = None,
+    sample_sampler: Sampler | None = None,
     sample_num_steps: int = 100,
 ) -> int | None:
     """Trains a model in a workdir, or goes on with the run that is there.
@@ -96,7 +97,7 @@ def train(
         keep_checkpoints, keep_every: see `Checkpoints`.
         eval_images: at most so many images of the evaluation split are used.
         sample_images, sample_sampler, sample_num_steps: the grids drawn during training; the
-            sampler None is `AncestralSampler`. They clip (see `Denoiser`), whatever `sample` does.
+            sampler None is that of `sample`. They clip (see `Denoiser`), whatever `sample` does.
 
     Returns:
         None, or the number of the signal that stopped it.
@@ -126,10 +127,13 @@ def train(
     rate = WarmUp(learning_rate, warmup_steps)
     with strategy.scope():
         model = build_model()
-        build_sample_settings()  # so that config.gin has its parameters
+        settings = build_sample_settings(model)  # also so that config.gin has its parameters
+        preview_sampler = sample_sampler or settings.sampler
+        preview_sampler.check(model.denoiser(), sample_num_steps)
         make_optimizer = optimizer or gin.get_configurable(FusedAdam)
         state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
     files.claim(config.operative_text())
+    prepare_prior(model, workdir, lambda: images.in_order(_FIT_BATCH))
     checkpoints = Checkpoints(state.checkpoint(), files.checkpoints, keep_checkpoints, keep_every)
     path = checkpoints.restore()
     start = checkpoint_step(path) if path else 0
@@ -150,7 +154,7 @@ def train(
         clip_norm=clip_norm,
         jit_compile=default_jit_compile(strategy) if jit_compile is None else jit_compile,
     )
-    preview = _preview(model, sample_sampler or AncestralSampler(), strategy, sample_images, seed)
+    preview = _preview(model, preview_sampler, strategy, sample_images, seed)
     eval_array = None
     if evaluation is not None and eval_every:
         eval_array = pipeline.to_unit_range(evaluation.eval_images(eval_images)).numpy()

@@ -79,13 +79,13 @@ class Trainer:
     def _replica_step(self, batch, step):
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
-        t, eps = self._draw(step, self._batch_size)
+        t, noise = self._draw(step, self._batch_size)
         t = tf.slice(t, [row], [count])
-        eps = tf.slice(eps, [row, 0, 0, 0], x.shape)
+        noise = tf.slice(noise, [row, 0, 0, 0], x.shape)
         dropout_seed = self._seed_for(step, _DROPOUT) + tf.stack([0, row])
         model, weights = self._model, self._state.weights
         with tf.GradientTape() as tape:
-            losses = model.objective(model.network, model.process, x, t, eps, dropout_seed)
+            losses = model.objective(model.learner(), x, t, noise, dropout_seed)
             loss = tf.reduce_sum(losses) / self._batch_size
         gradients = tape.gradient(loss, weights)
         replica = tf.distribute.get_replica_context()
@@ -125,9 +125,8 @@ class Trainer:
         def loss(x):
             count = x.shape[0]
             t = (tf.range(count, dtype=tf.float32) + 0.5) / count
-            eps = self._noise(self._seed_for(start, _NOISE), x.shape)
-            model = self._model
-            return tf.reduce_mean(model.objective(model.ema_network, model.process, x, t, eps))
+            noise = self._noise(self._seed_for(start, _NOISE), x.shape)
+            return tf.reduce_mean(self._model.objective(self._model.denoiser(), x, t, noise))
 
         result = self._strategy.run(loss, args=(x,))
         return self._strategy.experimental_local_results(result)[0]

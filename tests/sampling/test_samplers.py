@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
+from bdm_tf.noise import image_seeds, normal
 from bdm_tf.sampling import AncestralSampler, DDIMSampler
-from bdm_tf.sampling.noise import image_seeds, normal
 from tests import oracle
 
 SAMPLERS = [AncestralSampler(), DDIMSampler()]

@@ -11,21 +11,18 @@ import keras
 from bdm_tf.data import InMemoryImages, training_dataset
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.networks import UNet
-from bdm_tf.objectives import EpsilonMSE
+from bdm_tf.model import Model
+from bdm_tf.objectives import PredictionMSE
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import make_strategy
 from bdm_tf.training.trainer import Trainer
 
-class Model:
-    image_shape = (8, 8, 1)
-
 def two_steps(strategy):
     keras.utils.set_random_seed(0)
-    model = Model()
     small = dict(channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
     with strategy.scope():
-        model.network, model.ema_network = (UNet((8, 8, 1), **small) for _ in range(2))
-        model.process, model.objective = BlurringProcess((8, 8, 1)), EpsilonMSE()
+        model = Model((8, 8, 1), lambda **kwargs: UNet(**small, **kwargs), BlurringProcess,
+                      PredictionMSE())
         optimizer = keras.optimizers.SGD(0.1)
         state = TrainState(model.network, model.ema_network, optimizer)
     array = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)

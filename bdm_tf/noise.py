@@ -8,7 +8,8 @@ import tensorflow as tf
 
 # Named, because the default algorithm draws other numbers on other kinds of device.
 ALGORITHM = "philox"
-PRIOR = 0  # the draw of z_1; steps count from 1
+# Draws of the prior: noise, which component, and within it. Steps count from 1.
+PRIOR, COMPONENT, WITHIN = 0, -1, -2
 
 
 def image_seeds(seed: tf.Tensor, first, count: int) -> tf.Tensor:
@@ -27,20 +28,19 @@ def normal(seeds: tf.Tensor, step, image_shape: Sequence[int]) -> tf.Tensor:
     )
 
 
+def choices(seeds: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """An index int32 `[count]` for each image, drawn in proportion to `weights` `[n]`."""
+    uniform = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform([], seed, alg=ALGORITHM),
+        seeds + tf.constant([COMPONENT, 0]),
+        fn_output_signature=tf.float32,
+    )
+    # In float64: the sum of 50,000 weights would not end at 1 in float32.
+    edges = tf.cumsum(tf.cast(weights, tf.float64))
+    places = tf.searchsorted(edges, tf.cast(uniform, tf.float64) * edges[-1], side="right")
+    return tf.minimum(places, tf.shape(weights)[0] - 1)
+
+
 def fold_in(seed: tf.Tensor, data) -> tf.Tensor:
     """A new seed int32 `[2]` from `seed` and an integer."""
     return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32), alg=ALGORITHM)
-
-
-def checked_num_steps(num_steps) -> tf.Tensor:
-    """`num_steps` as an int32 tensor.
-
-    Raises:
-        ValueError: it is a Python number below 1 (a tensor is checked when the graph runs).
-    """
-    if isinstance(num_steps, int) and num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} must be at least 1")
-    num_steps = tf.convert_to_tensor(num_steps, tf.int32)
-    check = tf.debugging.assert_positive(num_steps, "num_steps must be at least 1")
-    with tf.control_dependencies([check] if check is not None else []):
-        return tf.identity(num_steps)

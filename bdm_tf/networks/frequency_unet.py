@@ -1,0 +1,42 @@
+"""The paper's ablation of a UNet that sees frequencies (Appendix B)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import gin
+import keras
+
+from bdm_tf.networks.unet import UNet
+
+
+@gin.register
+class FrequencyUNet(keras.layers.Layer):
+    """f_theta with the UNet in frequency space: it takes u_t and predicts coefficients.
+
+    Both are changed back to pixels outside of it, so that samplers and objectives are those of
+    every other network; by Parseval's theorem the error of eps is the same in either space.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        basis: that of the process.
+        network: makes the network inside from `image_shape` and `name`.
+        name: of the layer.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        basis=gin.REQUIRED,
+        network: Callable = UNet,
+        name: str = "frequency_unet",
+    ):
+        super().__init__(name=name, autocast=False)
+        self.basis = basis
+        self.network = network(image_shape=image_shape, name=f"{name}_inside")
+        self.built = True
+
+    def call(self, z_t, t, dropout_seed=None):
+        """Predicts in pixel space; see `UNet.call`."""
+        u_t = self.basis.to_frequency(z_t)
+        return self.basis.to_pixel(self.network(u_t, t, dropout_seed))

@@ -1,0 +1,261 @@
+"""Where sampling starts: p(z_1) as white noise, blurred images, or Gaussians fitted to these.
+
+A process that ends in noise forgets the image; one that ends in blur does not, and needs images
+of that blur to begin with. What is left of them is a few low frequencies, which a prior keeps.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf.errors import UserError, check_counts
+from bdm_tf.noise import PRIOR, WITHIN, choices, normal
+
+_LARGEST_ARRAY = 2**27  # numbers: half a GiB of float32
+_MOST_DIMENSIONS = 4096  # of a Gaussian with a full covariance
+Batches = Callable[[], Iterable[np.ndarray]]
+
+
+class Prior(abc.ABC):
+    """Draws of z_1; image i's belong to (seed, i).
+
+    Attributes:
+        is_fitted: whether it needs training images at all.
+        has_divergence: whether `divergence` is known.
+        variables: what was learnt from them, by name; empty until `restore`.
+    """
+
+    is_fitted = False
+    has_divergence = False
+
+    def __init__(self) -> None:
+        self.variables: dict[str, tf.Variable] = {}
+
+    def fit(self, batches: Batches, process) -> dict[str, np.ndarray]:
+        """Learns from the training images what `restore` needs.
+
+        Args:
+            batches: called for each pass over the images: uint8 `[n, H, W, C]` in fixed order.
+            process: the diffusion process.
+
+        Returns:
+            Arrays by name; none, if there is nothing to learn.
+
+        Raises:
+            UserError: it would not fit into memory.
+        """
+        return {}
+
+    def restore(self, arrays: dict[str, np.ndarray]) -> None:
+        """Takes what `fit` returned."""
+        with tf.init_scope():
+            self.variables = {
+                name: tf.Variable(value, trainable=False, name=name)
+                for name, value in sorted(arrays.items())
+            }
+
+    @abc.abstractmethod
+    def draw(self, process, seeds: tf.Tensor, image_shape) -> tf.Tensor:
+        """Returns z_1 `[B, *image_shape]` for the seeds int32 `[B, 2]` of the images."""
+
+    def divergence(self, process, u_x: tf.Tensor) -> tf.Tensor:
+        """KL(q(u_1 | x) || p(u_1)) in nats, `[B]`, for coefficients `u_x` `[B, H, W, C]`."""
+        raise NotImplementedError(type(self).__name__)
+
+
+@gin.register
+class StandardNormal(Prior):
+    """N(0, I), or N(0, P P^T) in a basis P: where denoising and blurring diffusion begin."""
+
+    has_divergence = True
+
+    def draw(self, process, seeds, image_shape):
+        return process.basis.noise(normal(seeds, PRIOR, image_shape))
+
+    def divergence(self, process, u_x):
+        alpha, sigma = process.alpha_sigma([1.0])
+        sigma2 = sigma**2
+        terms = alpha**2 * u_x**2 + (sigma2 - 1.0 - tf.math.log(sigma2))
+        return 0.5 * tf.reduce_sum(terms, axis=[1, 2, 3])
+
+
+class _Faded(Prior):
+    """Coefficients `alpha_1 u_x` of the training images, where they can be seen, plus noise.
+
+    Args:
+        noise: its standard deviation; None is the process's own sigma_1.
+        tolerance: coefficients whose root mean square over the images is smaller (in images of
+            [-1, 1]) are left out.
+        num_images: at most so many images are used; None for all.
+    """
+
+    is_fitted = True
+
+    def __init__(self, noise: float | None, tolerance: float, num_images: int | None):
+        super().__init__()
+        if noise is not None and noise < 0:
+            raise UserError(f"{type(self).__name__}.noise={noise} must not be negative")
+        if num_images is not None:
+            check_counts(type(self).__name__, 1, num_images=num_images)
+        self._noise, self._tolerance, self._num_images = noise, tolerance, num_images
+
+    def _coefficients(self, batches: Batches, process) -> tuple[np.ndarray, np.ndarray]:
+        """The places that are kept, int32 `[D]`, and what is there, float32 `[N, D]`."""
+        squares, count = np.zeros(process.image_shape), 0
+        for u in self._faded(batches, process):
+            squares += np.square(u, dtype=np.float64).sum(0)
+            count += len(u)
+        kept = np.flatnonzero(np.sqrt(squares / count) > self._tolerance).astype(np.int32)
+        if count * len(kept) > _LARGEST_ARRAY:
+            raise UserError(
+                f"{type(self).__name__} would keep {len(kept)} coefficients of {count} images: "
+                f"blur more, or set {type(self).__name__}.num_images or .tolerance"
+            )
+        rows = [u.reshape(len(u), -1)[:, kept] for u in self._faded(batches, process)]
+        return kept, np.concatenate(rows)
+
+    def _faded(self, batches: Batches, process) -> Iterable[np.ndarray]:
+        alpha, _ = process.alpha_sigma([1.0])
+        left = self._num_images
+        for images in batches():
+            images = images[:left]
+            if left is not None:
+                left -= len(images)
+            if not len(images):
+                return
+            x = tf.cast(images, tf.float32) / 127.5 - 1.0
+            yield (alpha * process.basis.to_frequency(x)).numpy()
+
+    def _place(self, process, values: tf.Tensor, seeds: tf.Tensor, image_shape) -> tf.Tensor:
+        """z_1 from the kept coefficients `[B, D]`."""
+        size = int(np.prod(image_shape))
+        kept = self.variables["kept"]
+        placed = tf.scatter_nd(kept[:, None], tf.transpose(values), [size, values.shape[0]])
+        u = tf.reshape(tf.transpose(placed), [-1, *image_shape])
+        noise = self._sigma(process) * normal(seeds, PRIOR, image_shape)
+        return process.basis.to_pixel(u + noise)
+
+    def _sigma(self, process) -> tf.Tensor:
+        return process.alpha_sigma([1.0])[1] if self._noise is None else tf.constant(self._noise)
+
+    def _check_fitted(self) -> None:
+        if not self.variables:
+            raise UserError(f"{type(self).__name__} has not been fitted to images yet")
+
+
+@gin.register
+class BlurredImages(_Faded):
+    """Training images, blurred as at t = 1, plus noise: IHDM's prior.
+
+    Args:
+        noise, tolerance, num_images: see above.
+    """
+
+    def __init__(
+        self,
+        noise: float | None = None,
+        tolerance: float = 1e-3,
+        num_images: int | None = None,
+    ):
+        super().__init__(noise, tolerance, num_images)
+
+    def fit(self, batches, process):
+        kept, values = self._coefficients(batches, process)
+        return {"kept": kept, "images": values}
+
+    def draw(self, process, seeds, image_shape):
+        self._check_fitted()
+        images = self.variables["images"]
+        row = choices(seeds, tf.ones([images.shape[0]]))
+        return self._place(process, tf.gather(images, row), seeds, image_shape)
+
+
+@gin.register
+class GaussianPrior(_Faded):
+    """A Gaussian, or a mixture of some, fitted to the blurred training images, plus noise.
+
+    Args:
+        num_components: Gaussians in the mixture, each with a full covariance.
+        noise, tolerance, num_images: see above.
+        seed: of the mixture's fit.
+    """
+
+    def __init__(
+        self,
+        num_components: int = 1,
+        noise: float | None = None,
+        tolerance: float = 1e-3,
+        num_images: int | None = None,
+        seed: int = 0,
+    ):
+        super().__init__(noise, tolerance, num_images)
+        check_counts("GaussianPrior", 1, num_components=num_components)
+        self._num_components, self._seed = num_components, seed
+        self.has_divergence = num_components == 1
+
+    def fit(self, batches, process):
+        kept, values = self._coefficients(batches, process)
+        if len(kept) > _MOST_DIMENSIONS:
+            raise UserError(
+                f"GaussianPrior would need a covariance of {len(kept)} coefficients (at most "
+                f"{_MOST_DIMENSIONS}): blur more, or set GaussianPrior.tolerance"
+            )
+        weights, means, covariances = self._fitted(values.astype(np.float64))
+        eigenvalues, vectors = np.linalg.eigh(covariances)
+        # A root of the covariance, also where there are fewer images than dimensions.
+        factors = vectors * np.sqrt(np.maximum(eigenvalues, 0.0))[:, None, :]
+        arrays = {"weights": weights, "means": means, "factors": factors}
+        return {"kept": kept} | {k: v.astype(np.float32) for k, v in arrays.items()}
+
+    def _fitted(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if len(values) <= self._num_components:
+            raise UserError(
+                f"GaussianPrior.num_components={self._num_components} needs more images than "
+                f"the {len(values)} that there are"
+            )
+        if self._num_components == 1:
+            covariance = np.cov(values, rowvar=False, bias=True)
+            return np.ones(1), values.mean(0)[None], np.atleast_2d(covariance)[None]
+        from sklearn.mixture import GaussianMixture  # takes a second to import
+
+        mixture = GaussianMixture(self._num_components, random_state=self._seed).fit(values)
+        return mixture.weights_, mixture.means_, mixture.covariances_
+
+    def draw(self, process, seeds, image_shape):
+        self._check_fitted()
+        found = self.variables
+        means, factors = found["means"], found["factors"]
+        which = choices(seeds, found["weights"])
+        white = normal(seeds, WITHIN, means.shape[1:])
+        values = tf.gather(means, which) + tf.linalg.matvec(tf.gather(factors, which), white)
+        return self._place(process, values, seeds, image_shape)
+
+    def divergence(self, process, u_x):
+        self._check_fitted()
+        alpha, sigma = process.alpha_sigma([1.0])
+        shape = [1, *process.image_shape]
+
+        def flat(values):  # in float64, as covariances are badly conditioned
+            return tf.cast(tf.reshape(values, [-1, int(np.prod(shape))]), tf.float64)
+
+        u_1 = flat(alpha * u_x)
+        q, p = (flat(tf.broadcast_to(v**2, shape))[0] for v in (sigma, self._sigma(process)))
+        rest = 0.5 * ((q + u_1**2) / p - 1.0 + tf.math.log(p / q))
+        kept = self.variables["kept"]
+        seen = tf.scatter_nd(kept[:, None], tf.ones_like(kept), tf.shape(q))
+        rest = tf.reduce_sum(tf.where(seen > 0, tf.zeros_like(rest), rest), axis=1)
+        factor = tf.cast(self.variables["factors"][0], tf.float64)
+        covariance = tf.matmul(factor, factor, transpose_b=True)
+        root = tf.linalg.cholesky(covariance + tf.linalg.diag(tf.gather(p, kept)))
+        q = tf.gather(q, kept)
+        mean = tf.cast(self.variables["means"][0], tf.float64)
+        away = tf.linalg.triangular_solve(root, tf.transpose(tf.gather(u_1, kept, axis=1) - mean))
+        spread = tf.linalg.triangular_solve(root, tf.linalg.diag(tf.sqrt(q)))
+        logdet = 2.0 * tf.reduce_sum(tf.math.log(tf.linalg.diag_part(root)))
+        constant = tf.reduce_sum(spread**2) + logdet - tf.reduce_sum(tf.math.log(q) + 1.0)
+        return tf.cast(rest + 0.5 * (tf.reduce_sum(away**2, axis=0) + constant), tf.float32)

@@ -1,0 +1,42 @@
+"""Inverse heat dissipation as Rissanen et al. sample it."""
+
+from __future__ import annotations
+
+import gin
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.parametrisations import PredictStep
+from bdm_tf.sampling.sampler import Sampler
+
+
+@gin.register
+class IHDMSampler(Sampler):
+    """p(u_(k-1) | u_k) = N(u_k + f(u_k, k), delta^2) for k = K ... 1 (Eq. 11).
+
+    The last mean is returned.
+
+    Args:
+        delta: standard deviation for images in [-1, 1]: 1.25 sigma = 0.025 as in the original's
+            previews; its FIDs are measured with 0.026 (0.013 on [0, 1]).
+    """
+
+    def __init__(self, delta: float = 0.025):
+        if delta < 0:
+            raise ValueError(f"delta={delta} must not be negative")
+        self._delta = delta
+
+    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+        mean = z_t + denoiser.predict(z_t, tf.fill([z_t.shape[0]], t))
+        z_s = mean + tf.where(is_last, 0.0, self._delta) * noise
+        return denoiser.process.basis.to_frequency(z_s)
+
+    def allowed_steps(self, process):
+        return process.num_steps, process.num_steps
+
+    def check(self, denoiser, num_steps=None):
+        if not isinstance(denoiser.parametrisation, PredictStep):
+            raise UserError("IHDMSampler goes with Model.parametrisation = @PredictStep() alone")
+        if denoiser.process.num_steps is None:
+            raise UserError("IHDMSampler needs a blur of K steps, such as LogBlur.num_steps = 200")
+        self._check_num_steps(denoiser.process, num_steps)

@@ -1,0 +1,130 @@
+"""What all samplers share: the start, the grid of times, the loop."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from bdm_tf.denoiser import Denoiser
+from bdm_tf.errors import UserError
+from bdm_tf.noise import image_seeds, normal
+from bdm_tf.parametrisations import PredictStep
+
+
+class Sampler(abc.ABC):
+    """Draws images by `num_steps` steps from t = 1 to t = 0."""
+
+    @abc.abstractmethod
+    def step(
+        self, denoiser: Denoiser, z_t: tf.Tensor, *, t: tf.Tensor, s: tf.Tensor, noise, is_last
+    ) -> tf.Tensor:
+        """One step from t to s < t.
+
+        Args:
+            denoiser: a `Denoiser`.
+            z_t: `[B, H, W, C]` in pixel space.
+            t, s: scalars.
+            noise: standard normal, shaped like `z_t`.
+            is_last: a boolean scalar; whether s is 0.
+
+        Returns:
+            u_s, coefficients `[B, H, W, C]`.
+        """
+
+    def __call__(
+        self,
+        denoiser: Denoiser,
+        *,
+        shape: Sequence[int],
+        seed: tf.Tensor,
+        num_steps: int | tf.Tensor,
+        first: int | tf.Tensor = 0,
+    ) -> tf.Tensor:
+        """Draws images `first ... first + n - 1` of a seed.
+
+        Args:
+            denoiser: a `Denoiser`.
+            shape: `(n, H, W, C)`, static.
+            seed: int32 `[2]`.
+            num_steps: T, network evaluations; an int or a scalar tensor, see `allowed_steps`.
+            first: index of the first image; image i's noise depends on (seed, i) alone.
+
+        Returns:
+            float32 `[n, H, W, C]`, in [-1, 1] as far as the network keeps to it.
+
+        Raises:
+            UserError: this sampler or this number of steps is not for this model (if it is a
+                tensor, an InvalidArgumentError when the graph runs).
+        """
+        self.check(denoiser, num_steps if isinstance(num_steps, int) else None)
+        count, *image_shape = shape
+        process = denoiser.process
+        seeds = image_seeds(seed, first, count)
+        num_steps = self._checked(process, num_steps)
+
+        def step(k, z_t):
+            t, s = (self._time(process, v, num_steps) for v in (k, k - 1))
+            noise = normal(seeds, num_steps + 1 - k, image_shape)
+            u_s = self.step(denoiser, z_t, t=t, s=s, noise=noise, is_last=k == 1)
+            return k - 1, process.basis.to_pixel(u_s)
+
+        z = denoiser.prior.draw(process, seeds, image_shape)
+        _, x = tf.while_loop(lambda k, _: k > 0, step, [num_steps, tf.ensure_shape(z, shape)])
+        return x
+
+    def allowed_steps(self, process) -> tuple[int, int | None]:
+        """The fewest and the most steps that the sampler takes; None for any number."""
+        return 1, None
+
+    def about_steps(self, process) -> str:
+        """What another number of steps than the model's own does, in words."""
+        fewest, most = self.allowed_steps(process)
+        if most is None:
+            return "any number of steps: times are spread evenly over [0, 1]"
+        if fewest == most:
+            return f"{most} steps alone: the network knows no other step; others are refused"
+        return f"{fewest} to {most} steps, spread over the {most} that it learnt; more are refused"
+
+    def check(self, denoiser: Denoiser, num_steps: int | None = None) -> None:
+        """Raises a `UserError` if the model, or this many steps of it, are not for this sampler."""
+        name = type(self).__name__
+        if isinstance(denoiser.parametrisation, PredictStep):
+            raise UserError(f"{name} does not go with PredictStep: sample with IHDMSampler")
+        self._check_num_steps(denoiser.process, num_steps)
+
+    def _check_num_steps(self, process, num_steps: int | None) -> None:
+        fewest, most = self.allowed_steps(process)
+        if num_steps is not None and not fewest <= num_steps <= (most or num_steps):
+            raise UserError(
+                f"num_steps={num_steps} does not go with {type(self).__name__} and this model, "
+                f"which take {self.about_steps(process)}"
+                if most
+                else f"num_steps={num_steps} must be at least {fewest}"
+            )
+
+    def _checked(self, process, num_steps) -> tf.Tensor:
+        fewest, most = self.allowed_steps(process)
+        num_steps = tf.convert_to_tensor(num_steps, tf.int32)
+        message = f"num_steps: this model takes {self.about_steps(process)}"
+        checks = [tf.debugging.assert_greater_equal(num_steps, fewest, message)]
+        if most is not None:
+            checks.append(tf.debugging.assert_less_equal(num_steps, most, message))
+        with tf.control_dependencies([check for check in checks if check is not None]):
+            return tf.identity(num_steps)
+
+    def _time(self, process, k: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+        """Time number k of `num_steps`; of those that were learnt, where they were counted."""
+        k, n = tf.cast(k, tf.float32), tf.cast(num_steps, tf.float32)
+        _, most = self.allowed_steps(process)
+        return k / n if most is None else tf.round(k * most / n) / most
+
+
+def needs_noise(sampler: Sampler, denoiser: Denoiser) -> None:
+    """Raises a `UserError` if the process has no noise."""
+    if denoiser.process.is_deterministic:
+        raise UserError(
+            f"{type(sampler).__name__} needs noise, but sigma_t is 0: sample with MomentumSampler "
+            "or NaiveSampler"
+        )
