@@ -15,6 +15,7 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.figures import sample_to_file
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
+from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.training.state import raw_variables
 
 FINAL_IMAGES = 100
@@ -130,9 +131,9 @@ def export_saved_model(
             tf.io.gfile.rmtree(partial)
         exported = ExportedModel(model, settings, chunk_size)
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
-        extra = os.path.join(partial, "assets.extra")
-        tf.io.gfile.makedirs(extra)
-        with tf.io.gfile.GFile(os.path.join(extra, "model_info.json"), "w") as file:
+        info = os.path.join(partial, INFO)
+        tf.io.gfile.makedirs(os.path.dirname(info))
+        with tf.io.gfile.GFile(info, "w") as file:
             json.dump(_model_info(model, settings, step), file, indent=2)
         if tf.io.gfile.exists(export_dir):
             tf.io.gfile.rmtree(export_dir)
@@ -163,11 +164,8 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
 
 
 def _exported_step(export_dir: str) -> int | None:
-    path = os.path.join(export_dir, "assets.extra", "model_info.json")
-    if not tf.io.gfile.exists(path):
-        return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)["step"]
+    there = tf.io.gfile.exists(os.path.join(export_dir, INFO))
+    return model_info(export_dir)["step"] if there else None
 
 
 def check_free(export_dir: str, overwrite: bool) -> None:
@@ -190,6 +188,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "prior": type(model.prior).__name__,
         "sampler": type(settings.sampler).__name__,
         "num_steps": settings.num_steps,
+        "allowed_num_steps": settings.sampler.allowed_steps(model.process),
         "other_num_steps": settings.sampler.about_steps(model.process),
         "clip": settings.clip,
         "versions": {

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from bdm_tf.errors import UserError
 from bdm_tf.files import make_parent, write_atomically, write_npz
+from bdm_tf.saved_models import check_steps, model_info
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -41,14 +41,12 @@ def sample_to_file(
     """Draws images from a SavedModel into a grid (.png) or an array `images` (.npz).
 
     Raises:
-        UserError: `saved_model` is no SavedModel of this library, or `output` cannot be written.
+        UserError: `saved_model` is no SavedModel of this library or does not take that many steps,
+            or `output` cannot be written.
     """
     make_parent(output)
-    if not tf.saved_model.contains_saved_model(saved_model):
-        raise UserError(f"--saved_model={saved_model} is not a SavedModel")
+    check_steps(model_info(saved_model), num_steps, "--num_steps")
     model = tf.saved_model.load(saved_model)
-    if not hasattr(model, "sample"):
-        raise UserError(f"--saved_model={saved_model} has no sample(): it is of another library")
     images = model.sample(
         seed=tf.constant([0, seed]),
         num_images=tf.constant(num_images),

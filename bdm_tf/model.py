@@ -99,7 +99,7 @@ def build_sample_settings(model: Model) -> SampleSettings:
         UserError: they do not go with the model.
     """
     settings = _built("sample")
-    settings.sampler.check(model.denoiser(), settings.num_steps)
+    settings.sampler.check(model.denoiser(), settings.num_steps, "sample.num_steps")
     return settings
 
 

@@ -33,9 +33,11 @@ def command(script: str, *arguments: str) -> list[str]:
     return [sys.executable, os.path.join(ROOT, "launch", script), *arguments]
 
 
-def train_command(workdir, data_dir, *parameters: str, extra=()) -> list[str]:
+def train_command(
+    workdir, data_dir, *parameters: str, extra=(), gin_file="digits.gin"
+) -> list[str]:
     bindings = [f"--gin_param={p}" for p in [*TINY, *parameters]]
-    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'digits.gin')}"
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', gin_file)}"
     paths = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
     return command("train.py", gin_file, *bindings, *paths, *extra)
 

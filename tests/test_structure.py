@@ -27,6 +27,7 @@ FLOORS = [
     "bdm_tf.training.checkpoints",
     "bdm_tf.training.signals",
     "bdm_tf.model",
+    "bdm_tf.saved_models",
     "bdm_tf.figures",
     "bdm_tf.training.workdir",
     "bdm_tf.training.trainer",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +21,7 @@ from bdm_tf.model import (
     restore_average,
     use_config,
 )
+from bdm_tf.saved_models import check_steps, model_info
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables
 
@@ -102,6 +101,7 @@ class TrainedRun:
         shape = (batch_size // self._strategy.num_replicas_in_sync, *self.image_shape)
         denoiser, sampler = self.model.denoiser(self._settings.clip), self._settings.sampler
         steps = num_steps or self._settings.num_steps
+        sampler.check(denoiser, steps, "evaluate.num_steps (0 is the model's own)")
 
         def on_replica(first):
             seeds = tf.constant([0, seed])
@@ -149,6 +149,7 @@ class ShippedModel:
 
     def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
         """A function that draws a batch of the seed `[0, seed]`."""
+        check_steps(self.info, num_steps, "evaluate.num_steps")
         count = batch_size // self._strategy.num_replicas_in_sync
 
         def on_replica(first):
@@ -219,21 +220,6 @@ class StoredImages:
                 "they lay in [0, 1]; scale them to [-1, 1], or give uint8 in 0..255"
             )
         return to_uint8(tf.constant(images, tf.float32)).numpy()
-
-
-def model_info(path: str) -> dict:
-    """What a SavedModel of this library says of itself.
-
-    Raises:
-        UserError: `path` is none.
-    """
-    if not tf.saved_model.contains_saved_model(path):
-        raise UserError(f"--saved_model={path} is not a SavedModel")
-    file = os.path.join(path, "assets.extra", "model_info.json")
-    if not tf.io.gfile.exists(file):
-        raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
-    with tf.io.gfile.GFile(file) as content:
-        return json.load(content)
 
 
 def open_subject(

@@ -31,6 +31,6 @@ class AncestralSampler(Sampler):
         u_s = mean + tf.sqrt(sigma2) * noise
         return tf.where(is_last, u_x_hat, u_s) if self._last_step == "x_hat" else u_s
 
-    def check(self, denoiser, num_steps=None):
-        super().check(denoiser, num_steps)
+    def check(self, denoiser, num_steps=None, name="num_steps"):
+        super().check(denoiser, num_steps, name)
         needs_noise(self, denoiser)

@@ -23,6 +23,6 @@ class DDIMSampler(Sampler):
         alpha_s, sigma_s = denoiser.process.alpha_sigma([s])
         return tf.where(is_last, u_x_hat, alpha_s * u_x_hat + sigma_s * u_eps_hat)
 
-    def check(self, denoiser, num_steps=None):
-        super().check(denoiser, num_steps)
+    def check(self, denoiser, num_steps=None, name="num_steps"):
+        super().check(denoiser, num_steps, name)
         needs_noise(self, denoiser)

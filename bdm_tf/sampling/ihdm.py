@@ -34,9 +34,9 @@ class IHDMSampler(Sampler):
     def allowed_steps(self, process):
         return process.num_steps, process.num_steps
 
-    def check(self, denoiser, num_steps=None):
+    def check(self, denoiser, num_steps=None, name="num_steps"):
         if not isinstance(denoiser.parametrisation, PredictStep):
             raise UserError("IHDMSampler goes with Model.parametrisation = @PredictStep() alone")
         if denoiser.process.num_steps is None:
             raise UserError("IHDMSampler needs a blur of K steps, such as LogBlur.num_steps = 200")
-        self._check_num_steps(denoiser.process, num_steps)
+        self._check_num_steps(denoiser.process, num_steps, name)

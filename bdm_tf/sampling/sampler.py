@@ -87,21 +87,30 @@ class Sampler(abc.ABC):
             return f"{most} steps alone: the network knows no other step; others are refused"
         return f"{fewest} to {most} steps, spread over the {most} that it learnt; more are refused"
 
-    def check(self, denoiser: Denoiser, num_steps: int | None = None) -> None:
-        """Raises a `UserError` if the model, or this many steps of it, are not for this sampler."""
-        name = type(self).__name__
-        if isinstance(denoiser.parametrisation, PredictStep):
-            raise UserError(f"{name} does not go with PredictStep: sample with IHDMSampler")
-        self._check_num_steps(denoiser.process, num_steps)
+    def check(
+        self, denoiser: Denoiser, num_steps: int | None = None, name: str = "num_steps"
+    ) -> None:
+        """Raises a `UserError` if the model, or this many steps of it, are not for this sampler.
 
-    def _check_num_steps(self, process, num_steps: int | None) -> None:
+        Args:
+            denoiser: the model.
+            num_steps: T, or None if it is not known yet.
+            name: the parameter that it came from.
+        """
+        if isinstance(denoiser.parametrisation, PredictStep):
+            raise UserError(
+                f"{type(self).__name__} does not go with PredictStep: sample with IHDMSampler"
+            )
+        self._check_num_steps(denoiser.process, num_steps, name)
+
+    def _check_num_steps(self, process, num_steps: int | None, name: str) -> None:
         fewest, most = self.allowed_steps(process)
         if num_steps is not None and not fewest <= num_steps <= (most or num_steps):
             raise UserError(
-                f"num_steps={num_steps} does not go with {type(self).__name__} and this model, "
+                f"{name}={num_steps} does not go with {type(self).__name__} and this model, "
                 f"which take {self.about_steps(process)}"
                 if most
-                else f"num_steps={num_steps} must be at least {fewest}"
+                else f"{name}={num_steps} must be at least {fewest}"
             )
 
     def _checked(self, process, num_steps) -> tf.Tensor:

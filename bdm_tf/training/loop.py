@@ -129,7 +129,7 @@ def train(
         model = build_model()
         settings = build_sample_settings(model)  # also so that config.gin has its parameters
         preview_sampler = sample_sampler or settings.sampler
-        preview_sampler.check(model.denoiser(), sample_num_steps)
+        preview_sampler.check(model.denoiser(), sample_num_steps, "train.sample_num_steps")
         make_optimizer = optimizer or gin.get_configurable(FusedAdam)
         state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
     files.claim(config.operative_text())

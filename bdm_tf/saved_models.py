@@ -1,0 +1,42 @@
+"""SavedModels of this library: what they say of themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+
+INFO = os.path.join("assets.extra", "model_info.json")
+
+
+def model_info(path: str) -> dict:
+    """What a SavedModel of this library says of itself.
+
+    Raises:
+        UserError: `path` is none.
+    """
+    if not tf.saved_model.contains_saved_model(path):
+        raise UserError(f"--saved_model={path} is not a SavedModel")
+    file = os.path.join(path, INFO)
+    if not tf.io.gfile.exists(file):
+        raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
+    with tf.io.gfile.GFile(file) as content:
+        return json.load(content)
+
+
+def check_steps(info: dict, num_steps: int, name: str) -> None:
+    """Raises a `UserError` if a model does not take that many steps.
+
+    Args:
+        info: its `model_info`.
+        num_steps: sampling steps; 0 is the model's own number.
+        name: what they were given as.
+    """
+    fewest, most = info.get("allowed_num_steps", (1, None))
+    if num_steps and not fewest <= num_steps <= (most or num_steps):
+        raise UserError(
+            f"{name}={num_steps}: this model takes {info['other_num_steps']}; 0 is its own number"
+        )

@@ -1,0 +1,156 @@
+"""The paper's Table 1 (and with --table Tables 3 and 4) at a scale of your choice.
+
+python benchmarks/table1.py
+
+trains the five models with the same UNet and budget on the bundled digits, scores each by
+`launch/evaluate.py`, and writes table_1.md and table_1.png (a row of the scored samples a model).
+Each model keeps its own number of sampling steps. The same command goes on where it was stopped.
+
+python benchmarks/table1.py --gin_folder=gin/cifar10_small --eval_gin_file=gin/eval/cifar10.gin \
+    --num_steps=20000 --folder=runs/table_1_cifar10 --eval_flag=--features=pixels
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+from absl import app, flags
+from matplotlib.figure import Figure
+
+from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.files import read_npz, write_atomically
+
+matplotlib.use("Agg")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Rows: label, gin file of the folder, ablations on top, the paper's figures on CIFAR-10.
+TABLE_1 = [
+    ("Cold Diffusion (blur)*", "cold_diffusion", (), "80.08"),
+    ("IHDM", "ihdm", (), "18.96"),
+    ("Soft Diffusion", "soft_diffusion", (), "4.64"),
+    ("Denoising Diffusion", "denoising_diffusion", (), "3.58"),
+    ("Blurring Diffusion", "blurring_diffusion", (), "3.17"),
+]
+TABLE_3 = [
+    (f"sigma_B,max = {sigma}", "blurring_diffusion", (f"blur_{sigma}",), paper)
+    for sigma, paper in ((0, "3.60"), (1, "3.49"), (10, "3.26"), (20, "3.17"))
+]
+TABLE_4 = [
+    (f"{label}, {curve}", model, (*ablations, file), values[label])
+    for curve, file, values in (
+        ("sin^2", "blur_sin2", {row[0]: row[3] for row in TABLE_3}),
+        ("sin", "blur_sin", dict(zip([row[0] for row in TABLE_3], "3.58 3.37 4.24 6.54".split()))),
+    )
+    for label, model, ablations, _ in TABLE_3
+]
+TABLES = {"1": TABLE_1, "3": TABLE_3, "4": TABLE_4}
+
+_TABLE = flags.DEFINE_enum("table", "1", list(TABLES), "Which of the paper's tables.")
+_GIN_FOLDER = flags.DEFINE_string("gin_folder", "gin/digits", "Has a gin file for each model.")
+_EVAL_GIN_FILE = flags.DEFINE_string("eval_gin_file", "gin/eval/digits.gin", "How to score.")
+_FOLDER = flags.DEFINE_string("folder", "runs/table_1", "Where runs, table and figure go.")
+_NUM_STEPS = flags.DEFINE_integer("num_steps", 2000, "Training steps of each model.")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "For all training runs.")
+_EVAL_FLAG = flags.DEFINE_multi_string("eval_flag", [], "For launch/evaluate.py.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
+_ONLY = flags.DEFINE_list("only", None, "Gin file names of the models to run; default all.")
+_COLUMNS = flags.DEFINE_integer("columns", 16, "Samples in a row of the figure.")
+
+
+def name_of(model: str, ablations: tuple[str, ...]) -> str:
+    return "+".join((model, *ablations))
+
+
+def run(script: str, *arguments: str) -> None:
+    """Runs a command of launch/, its progress on this terminal."""
+    command = [sys.executable, os.path.join(ROOT, "launch", script), *arguments]
+    if _DATA_DIR.value:
+        command.append(f"--data_dir={_DATA_DIR.value}")
+    status = subprocess.run(command).returncode
+    if status:
+        raise UserError(f"{script} ended with status {status}; the same command goes on from here")
+
+
+def train_and_score(model: str, ablations: tuple[str, ...]) -> str:
+    """Returns the workdir, which then has results.json and samples.npz."""
+    workdir = os.path.join(_FOLDER.value, name_of(model, ablations))
+    files = [os.path.join(_GIN_FOLDER.value, f"{model}.gin")]
+    files += [os.path.join(ROOT, "gin", "ablations", f"{file}.gin") for file in ablations]
+    parameters = [f"train.num_steps = {_NUM_STEPS.value}", *_GIN_PARAM.value]
+    run(
+        "train.py",
+        f"--workdir={workdir}",
+        *(f"--gin_file={file}" for file in files),
+        *(f"--gin_param={parameter}" for parameter in parameters),
+    )
+    samples = os.path.join(workdir, "samples.npz")
+    run(
+        "evaluate.py",
+        f"--workdir={workdir}",
+        f"--gin_file={_EVAL_GIN_FILE.value}",
+        "--gin_param=evaluate.num_steps = 0",  # each its own
+        *(() if os.path.exists(samples) else (f"--save_samples={samples}",)),
+        *_EVAL_FLAG.value,
+    )
+    return workdir
+
+
+def markdown(rows, workdirs: list[str]) -> str:
+    """The table: what was measured, and the paper's figure beside it."""
+    with open(os.path.join(workdirs[0], "results.json")) as file:
+        first = json.load(file)["figures"]
+    names = [name for name in first if name != "loss"]  # losses of different tasks
+    lines = [
+        "| model | " + " | ".join(names) + " | sampling steps | paper, FID on CIFAR-10 |",
+        "|" + "---|" * (len(names) + 3),
+    ]
+    for (label, _, _, paper), workdir in zip(rows, workdirs):
+        with open(os.path.join(workdir, "results.json")) as file:
+            results = json.load(file)
+        values = [results["figures"].get(name, {}).get("value") for name in names]
+        cells = ["" if value is None else f"{value:.4g}" for value in values]
+        steps = results["protocol"]["num_steps"]
+        lines.append(f"| {label} | " + " | ".join(cells) + f" | {steps} | {paper} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(rows, workdirs: list[str]) -> bytes:
+    """A PNG: one row of scored samples for each model."""
+    figure = Figure(figsize=(0.6 * _COLUMNS.value + 2, 0.6 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 1)
+    for axis, (label, *_), workdir in zip(np.atleast_1d(axes), rows, workdirs):
+        images = read_npz(os.path.join(workdir, "samples.npz"))["images"][: _COLUMNS.value]
+        padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 0)])
+        strip = np.concatenate(list(padded), axis=1)
+        axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+        axis.set(xticks=[], yticks=[])
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150)
+    return content.getvalue()
+
+
+@exits_on_user_error
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected arguments {argv[1:]}; flags look like --folder=DIR")
+    rows = [row for row in TABLES[_TABLE.value] if not _ONLY.value or row[1] in _ONLY.value]
+    if not rows:
+        known = sorted({row[1] for row in TABLES[_TABLE.value]})
+        raise UserError(f"--only={','.join(_ONLY.value)} names none of {', '.join(known)}")
+    workdirs = []
+    for number, (label, model, ablations, _) in enumerate(rows, 1):
+        print(f"[{number}/{len(rows)}] {label}", flush=True)
+        workdirs.append(train_and_score(model, ablations))
+    path = os.path.join(_FOLDER.value, f"table_{_TABLE.value}")
+    table = markdown(rows, workdirs)
+    write_atomically(f"{path}.md", table)
+    write_atomically(f"{path}.png", picture(rows, workdirs))
+    print(f"{table}\nwrote {path}.md and {path}.png")
+
+
+if __name__ == "__main__":
+    app.run(main)
