@@ -29,6 +29,7 @@ FLOORS = [
     "bdm_tf.model",
     "bdm_tf.saved_models",
     "bdm_tf.figures",
+    "bdm_tf.process_figures",
     "bdm_tf.training.workdir",
     "bdm_tf.training.trainer",
     "bdm_tf.training.loop",

@@ -1,0 +1,5 @@
+"""What processes do to images, at a glance: `launch/figures.py`."""
+
+from bdm_tf.process_figures.job import draw_to_file
+
+__all__ = ["draw_to_file"]
