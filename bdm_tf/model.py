@@ -155,11 +155,11 @@ def prepare_prior(model: Model, workdir: str, batches: Batches | None = None) ->
             raise UserError(
                 f"{path} cannot be read: {error}; remove it, and training writes it anew"
             ) from error
-    elif batches is not None:
+    elif model.prior.is_fitted and batches is not None:
+        print(f"fitting {type(model.prior).__name__} to the training images", flush=True)
         arrays = model.prior.fit(batches, model.process)
-        if arrays:
-            write_npz(path, arrays)
-            model.prior.restore(arrays)
+        write_npz(path, arrays)
+        model.prior.restore(arrays)
     elif model.prior.is_fitted:
         raise UserError(f"{path} is missing: the training command writes it")
 

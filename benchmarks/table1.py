@@ -100,27 +100,30 @@ def train_and_score(model: str, ablations: tuple[str, ...]) -> str:
 
 def markdown(rows, workdirs: list[str]) -> str:
     """The table: what was measured, and the paper's figure beside it."""
-    with open(os.path.join(workdirs[0], "results.json")) as file:
-        first = json.load(file)["figures"]
-    names = [name for name in first if name != "loss"]  # losses of different tasks
+    results = []
+    for workdir in workdirs:
+        with open(os.path.join(workdir, "results.json")) as file:
+            results.append(json.load(file))
+    names = list(dict.fromkeys(name for result in results for name in result["figures"]))
+    names.remove("loss")  # of different tasks
     lines = [
         "| model | " + " | ".join(names) + " | sampling steps | paper, FID on CIFAR-10 |",
         "|" + "---|" * (len(names) + 3),
     ]
-    for (label, _, _, paper), workdir in zip(rows, workdirs):
-        with open(os.path.join(workdir, "results.json")) as file:
-            results = json.load(file)
-        values = [results["figures"].get(name, {}).get("value") for name in names]
-        cells = ["" if value is None else f"{value:.4g}" for value in values]
-        steps = results["protocol"]["num_steps"]
+    for (label, _, _, paper), result in zip(rows, results):
+        values = [result["figures"].get(name, {}).get("value") for name in names]
+        cells = ["" if value is None else f"{value:.3g}" for value in values]
+        steps = result["protocol"]["num_steps"]
         lines.append(f"| {label} | " + " | ".join(cells) + f" | {steps} | {paper} |")
-    return "\n".join(lines) + "\n"
+    starred = any("*" in row[0] for row in rows)
+    note = "\n\\* Not unconditional: starts from blurred training images.\n" if starred else ""
+    return "\n".join(lines) + "\n" + note
 
 
 def picture(rows, workdirs: list[str]) -> bytes:
     """A PNG: one row of scored samples for each model."""
-    figure = Figure(figsize=(0.6 * _COLUMNS.value + 2, 0.6 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), 1)
+    figure = Figure(figsize=(0.5 * _COLUMNS.value, 0.5 * len(rows)))
+    axes = figure.subplots(len(rows), 1, gridspec_kw={"hspace": 0.08})
     for axis, (label, *_), workdir in zip(np.atleast_1d(axes), rows, workdirs):
         images = read_npz(os.path.join(workdir, "samples.npz"))["images"][: _COLUMNS.value]
         padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 0)])
@@ -128,8 +131,9 @@ def picture(rows, workdirs: list[str]) -> bytes:
         axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_ylabel(label, rotation=0, ha="right", va="center")
         axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     content = io.BytesIO()
-    figure.savefig(content, dpi=150)
+    figure.savefig(content, dpi=150, bbox_inches="tight")
     return content.getvalue()
 
 

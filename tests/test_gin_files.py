@@ -4,7 +4,9 @@ import glob
 import os
 
 import gin
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, export, networks, objectives, sampling  # noqa: F401
 from bdm_tf.evaluation import job  # noqa: F401, for gin
@@ -36,6 +38,10 @@ def test_every_gin_file_builds(file):
     settings = build_sample_settings(model)
     preview = config.parameters(config.operative_text()).get("train.sample_num_steps", "100")
     settings.sampler.check(model.denoiser(), int(preview))
+    if base:  # a model of its own
+        x, noise = np.random.default_rng(0).uniform(-1, 1, (2, 3, side, side, 3)).astype("float32")
+        losses = model.objective(model.learner(), x, tf.constant([0.1, 0.5, 0.9]), noise)
+        assert losses.shape == 3 and np.isfinite(losses).all()
     source = "ImageFolder" if file == "folder.gin" else "TFDSImages"
     assert gin.get_configurable(source)()
 
