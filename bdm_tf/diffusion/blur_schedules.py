@@ -104,14 +104,16 @@ class BlurSchedule(Dissipation):
 
     def elapsed(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """Returns `tau_t - tau_s`, by `sin^2 a - sin^2 b = sin(a - b) sin(a + b)`."""
-        difference = tf.sin((t - s) * (math.pi / 2)) * tf.sin((t + s) * (math.pi / 2))
+        # sin(pi - x) for sin(x): sines near pi lose their digits.
+        both = tf.minimum(t + s, (1.0 - t) + (1.0 - s))
+        difference = tf.sin((t - s) * (math.pi / 2)) * tf.sin(both * (math.pi / 2))
         if self._power == 2:
             difference *= tf.sin(t * (math.pi / 2)) ** 2 + tf.sin(s * (math.pi / 2)) ** 2
         return 0.5 * self._sigma_blur_max**2 * difference
 
     def dissipation_time_slope(self, t: tf.Tensor) -> tf.Tensor:
         """Returns `d tau_t / dt`, shaped like `t`."""
-        sine, cosine = tf.sin(t * (math.pi / 2)), tf.cos(t * (math.pi / 2))
+        sine, cosine = (tf.sin(v * (math.pi / 2)) for v in (t, 1.0 - t))
         p = self._power
         return self._sigma_blur_max**2 * p * (math.pi / 2) * sine ** (2 * p - 1) * cosine
 
