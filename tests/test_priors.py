@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import files, priors
+from bdm_tf import files
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.bases import HaarWavelet
 from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
-from bdm_tf.errors import UserError
 from bdm_tf.noise import image_seeds
 from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
 from tests import oracle
@@ -286,63 +285,3 @@ def test_white_noise_needs_no_images():
     drawn = draws(StandardNormal(), process(), 500)
     assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
     assert abs(drawn.var() - 1) < 5 * np.sqrt(2 / drawn.size)
-
-
-@pytest.mark.parametrize("make", [BlurredImages, GaussianPrior])
-@pytest.mark.parametrize("batch_size", [7, 10, 100])
-def test_at_most_the_asked_number_of_images_is_used(make, batch_size):
-    images = levels(30)
-    limited = make(num_images=10).fit(batches(images, batch_size), process())
-    first = make().fit(batches(images[:10]), process())
-    for name in first:
-        np.testing.assert_allclose(limited[name], first[name], atol=1e-5)
-    generous = make(num_images=500).fit(batches(images, batch_size), process())
-    every = make().fit(batches(images), process())
-    for name in every:
-        np.testing.assert_allclose(generous[name], every[name], atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "make, arguments, words",
-    [
-        (BlurredImages, dict(noise=-0.1), r"BlurredImages\.noise=-0\.1"),
-        (GaussianPrior, dict(noise=-0.1), r"GaussianPrior\.noise=-0\.1"),
-        (BlurredImages, dict(num_images=0), r"BlurredImages\.num_images=0"),
-        (GaussianPrior, dict(num_components=0), r"GaussianPrior\.num_components=0"),
-    ],
-)
-def test_wrong_arguments_are_named(make, arguments, words):
-    with pytest.raises(UserError, match=words):
-        make(**arguments)
-
-
-@pytest.mark.parametrize("make", [BlurredImages, GaussianPrior])
-def test_what_would_not_fit_into_memory_is_refused(make, monkeypatch):
-    monkeypatch.setattr(priors, "_LARGEST_ARRAY", 1000)
-    name = make.__name__
-    with pytest.raises(UserError, match=rf"{name} would keep .* of 30 images.*{name}\.num_images"):
-        make(tolerance=0.0).fit(batches(levels(30)), process(blur=1.0))
-    make(tolerance=0.0, num_images=7).fit(batches(levels(30)), process(blur=1.0))
-
-
-def test_too_many_dimensions_of_a_covariance_are_refused(monkeypatch):
-    monkeypatch.setattr(priors, "_MOST_DIMENSIONS", 20)
-    with pytest.raises(UserError, match=r"covariance of \d+ coeff.*at most 20.*\.tolerance"):
-        GaussianPrior(tolerance=0.0).fit(batches(levels(30)), process(blur=1.0))
-    GaussianPrior(tolerance=0.1).fit(batches(levels(30)), process())
-
-
-def test_more_gaussians_than_images_are_refused():
-    with pytest.raises(UserError, match="num_components=3 needs more images than the 3"):
-        GaussianPrior(num_components=3).fit(batches(levels(3)), process())
-
-
-@pytest.mark.parametrize("prior", [BlurredImages(), GaussianPrior()])
-def test_a_prior_without_images_says_so(prior):
-    with pytest.raises(UserError, match="has not been fitted"):
-        prior.draw(process(), image_seeds(tf.constant([0, 7]), 0, 2), SHAPE)
-
-
-def test_a_gaussian_without_images_has_no_divergence():
-    with pytest.raises(UserError, match="has not been fitted"):
-        GaussianPrior().divergence(process(), tf.zeros([1, *SHAPE]))

@@ -1,0 +1,70 @@
+"""Small processes, networks and images that the tests of models share."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf.denoiser import Denoiser
+from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
+from bdm_tf.diffusion.bases import MatrixBasis, PixelBasis
+from bdm_tf.diffusion.blur_schedules import CumulativeBlur, LogBlur
+from bdm_tf.diffusion.noise_schedules import ConstantNoise
+from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictV, PredictX
+from tests import oracle
+
+TIMES = np.float32([0.05, 0.2, 0.4, 0.7])
+EVERY = [PredictEps(), PredictX(), PredictResidual(), PredictV()]
+EACH = pytest.mark.parametrize("parametrisation", EVERY, ids=lambda p: type(p).__name__)
+
+
+def blurring(sigma_blur_max=2.0, basis=None):
+    blur = BlurSchedule(sigma_blur_max, min_scale=0.001)
+    return BlurringProcess((4, 4, 2), basis=basis, noise=CosineSchedule(), blur=blur)
+
+
+def ihdm(num_steps=10, sigma=0.02):
+    blur = LogBlur(0.5, 3.0, num_steps=num_steps)
+    return BlurringProcess((4, 4, 2), noise=ConstantNoise(sigma), blur=blur)
+
+
+def cold():
+    return BlurringProcess((4, 4, 2), noise=ConstantNoise(0.0), blur=CumulativeBlur())
+
+
+PROCESSES = {
+    "blur": blurring(),
+    "no blur": blurring(0.0),
+    "pixels": blurring(0.0, PixelBasis()),
+    "not orthonormal": blurring(2.0, MatrixBasis(np.eye(4) + 0.3 * np.eye(4, k=1), np.eye(4))),
+    "IHDM": ihdm(),
+}
+
+
+def draw(seed=0, shape=(4, 4, 4, 2)):
+    rng = np.random.default_rng(seed)
+    x, noise = rng.uniform(-1, 1, shape), rng.normal(size=shape)
+    return tf.constant(x, tf.float32), tf.constant(noise, tf.float32)
+
+
+def small_network(z_t, t):
+    """Two fixed layers over the channels and their neighbours, and the time."""
+    kernels = np.random.default_rng(9).normal(size=(2, 3, 3, 2, 2)).astype(np.float32) * 0.3
+    hidden = tf.nn.tanh(tf.nn.conv2d(z_t, kernels[0], 1, "SAME") + tf.reshape(t, [-1, 1, 1, 1]))
+    return tf.nn.conv2d(hidden, kernels[1], 1, "SAME")
+
+
+def answering(parametrisation, process, *, x, eps, t):
+    """A denoiser whose network knows the image and the noise."""
+
+    def network(z_t, t):
+        return parametrisation.target(process, x=x, eps=eps, z_t=z_t, t=t)
+
+    return Denoiser(network, process, parametrisation=parametrisation)
+
+
+def heated(x, sigma_blur):
+    """A_k x in float64 for a blur of each image."""
+    n = np.pi * np.arange(4) / 4
+    squared = (n[:, None] ** 2 + n**2)[None, :, :, None]
+    tau = np.reshape(sigma_blur, [-1, 1, 1, 1]) ** 2 / 2
+    return oracle.to_pixel(np.exp(-squared * tau) * oracle.to_frequency(np.float64(x)))
