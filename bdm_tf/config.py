@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import gin
 from absl import logging
@@ -73,6 +73,24 @@ def bind(name: str, value) -> None:
     """Sets one parameter of a configuration that is already locked."""
     with gin.unlock_config():
         gin.bind_parameter(name, value)
+
+
+def call(configurable: Callable, *arguments, **named):
+    """Calls what gin configures.
+
+    Raises:
+        UserError: the configuration lacks a required parameter.
+    """
+    try:
+        return configurable(*arguments, **named)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if not reason.startswith("Required bindings"):
+            raise
+        raise UserError(
+            f"{reason}. Files of gin/base, gin/networks and gin/ablations are given after that of "
+            "an experiment, such as --gin_file=gin/digits.gin"
+        ) from error
 
 
 def operative_text() -> str:

@@ -132,8 +132,6 @@ class StepMSE(Objective):
     def check(self, denoiser):
         if not isinstance(denoiser.parametrisation, PredictStep):
             raise UserError("StepMSE goes with Model.parametrisation = @PredictStep() alone")
-        if denoiser.process.num_steps is None:
-            raise UserError("StepMSE needs a blur of K steps, such as LogBlur.num_steps = 200")
 
 
 def _mean(values: tf.Tensor) -> tf.Tensor:

@@ -98,6 +98,10 @@ class PredictV(Parametrisation):
     sigma_t^2 = 1` it is theirs. Not in the paper.
     """
 
+    def check(self, process):
+        if process.is_deterministic:
+            raise UserError("PredictV needs noise, but sigma_t is 0: choose PredictX")
+
     def target(self, process, *, x, eps, z_t, t):
         cosine, sine, _ = self._angle(process, t)
         basis = process.basis
@@ -122,6 +126,15 @@ class PredictStep(Parametrisation):
         UserError: noise or image are asked for; dividing by d_t to find them would magnify errors
             without bound.
     """
+
+    def check(self, process):
+        if process.num_steps is None:
+            raise UserError("PredictStep needs a blur of K steps, such as LogBlur.num_steps = 200")
+        if not process.keeps_scale:
+            raise UserError(
+                "PredictStep is for processes with a_t = 1, such as BlurringProcess.noise = "
+                "@ConstantNoise() without variance_preserving"
+            )
 
     def target(self, process, *, x, eps, z_t, t):
         basis = process.basis

@@ -40,7 +40,8 @@ def main(argv: list[str]) -> int:
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
     workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))
-    stopped_by = train(
+    stopped_by = config.call(
+        train,
         workdir,
         make_strategy(_STRATEGY.value, _TPU.value),
         lambda model, step: finish_run(model, step, workdir),

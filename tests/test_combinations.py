@@ -9,7 +9,7 @@ from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
 from bdm_tf.errors import UserError
 from bdm_tf.objectives import BlurredMSE, ImageL1, PredictionMSE, StepMSE, VariationalLoss
-from bdm_tf.parametrisations import PredictEps, PredictStep, PredictX
+from bdm_tf.parametrisations import PredictEps, PredictStep, PredictV, PredictX
 from bdm_tf.sampling import (
     AncestralSampler,
     DDIMSampler,
@@ -37,7 +37,6 @@ def refused(check, *arguments, words):
         (ImageL1(), ihdm(), PredictStep(), "ImageL1.*give StepMSE"),
         (BlurredMSE(), ihdm(), PredictStep(), "BlurredMSE.*give StepMSE"),
         (StepMSE(), ihdm(), PredictX(), "StepMSE goes with .*PredictStep"),
-        (StepMSE(), blurring(), PredictStep(), r"blur of K steps.*LogBlur\.num_steps"),
         (VariationalLoss(), cold(), PredictX(), "VariationalLoss needs noise"),
         (BlurredMSE(), cold(), PredictX(), "sigma_t, which is 0: give ImageL1"),
     ],
@@ -57,6 +56,7 @@ def test_losses_refuse_models_that_cannot_learn_by_them(objective, process, para
         (DDIMSampler(), cold(), PredictX(), "needs noise.*NaiveSampler"),
         (IHDMSampler(), ihdm(), PredictX(), "IHDMSampler goes with .*PredictStep"),
         (IHDMSampler(), blurring(), PredictStep(), r"blur of K steps.*LogBlur\.num_steps"),
+        (MomentumSampler(), blurring(), PredictX(), "a_t = 1: sample with AncestralSampler"),
     ],
 )
 def test_samplers_refuse_models_that_they_are_not_for(sampler, process, parametrisation, words):
@@ -81,6 +81,23 @@ def test_predict_eps_refuses_what_has_no_noise_or_no_signal():
         )
         PredictEps().check(floored)
     PredictEps().check(BlurringProcess((32, 32, 3)))
+
+
+def test_what_no_noise_leaves_undefined_is_refused():
+    refused(PredictV().check, cold(), words="sigma_t is 0: choose PredictX")
+    none, blur = ConstantNoise(0.0), LogBlur()
+    with pytest.raises(UserError, match="variance_preserving needs noise"):
+        BlurringProcess((4, 4, 2), noise=none, blur=blur, variance_preserving=True)
+
+
+def test_steps_are_for_blurs_of_k_steps_that_keep_the_scale():
+    refused(PredictStep().check, blurring(), words=r"blur of K steps.*LogBlur\.num_steps")
+    noise, blur = ConstantNoise(0.02), LogBlur(num_steps=10)
+    rescaled = BlurringProcess((4, 4, 2), noise=noise, blur=blur, variance_preserving=True)
+    refused(PredictStep().check, rescaled, words="a_t = 1.*without variance_preserving")
+    cosine = BlurringProcess((4, 4, 2), blur=blur)
+    refused(PredictStep().check, cosine, words="a_t = 1.*ConstantNoise")
+    PredictStep().check(ihdm())
 
 
 def test_a_step_names_neither_noise_nor_image():

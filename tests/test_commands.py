@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tests.conftest import command, kill_after, run, train_command
+from tests.conftest import ROOT, command, kill_after, run, train_command
 
 
 def saved_values(workdir):
@@ -152,6 +152,7 @@ BAD_TRAINING = {
     "no step a call": (["--gin_param=train.steps_per_call = 0"], "train.steps_per_call=0"),
     "negative blur": (["--gin_param=BlurSchedule.sigma_blur_max = -1.0"], "must not be negative"),
     "no images at all": (["--gin_param=train.batch_size = 0"], "train.batch_size=0"),
+    "no way to learn": (["--gin_param=Model.parametrisation = @PredictStep()"], "blur of K steps"),
     "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digitz"),
 }
 
@@ -203,6 +204,13 @@ def test_wrong_sampling_input_gets_a_clear_message(case):
     result = run(command("sample.py", *flags))
     assert result.returncode == 1 and message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_half_a_configuration_says_what_it_lacks(tmp_path):
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'base', 'ihdm.gin')}"
+    result = run(command("train.py", gin_file, f"--workdir={tmp_path}"))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "'learning_rate'" in result.stderr and "gin/digits.gin" in result.stderr
 
 
 def test_missing_gin_file_is_named(tmp_path):

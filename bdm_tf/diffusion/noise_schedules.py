@@ -22,6 +22,7 @@ class NoiseSchedule(abc.ABC):
     """
 
     is_zero = False  # whether sigma_t is 0 throughout
+    keeps_scale = False  # whether a_t is 1 throughout
 
     @abc.abstractmethod
     def a_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,6 +112,8 @@ class ConstantNoise(NoiseSchedule):
         sigma: standard deviation for images in [-1, 1]; IHDM's 0.01 for [0, 1] is 0.02 here.
     """
 
+    keeps_scale = True
+
     def __init__(self, sigma: float):
         if sigma < 0:
             raise ValueError(f"sigma={sigma} must not be negative")
@@ -136,6 +139,8 @@ class GeometricNoise(NoiseSchedule):
     Args:
         sigma_min, sigma_max: standard deviations at t = 0 and t = 1, for images in [-1, 1].
     """
+
+    keeps_scale = True
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 0.1):
         if not 0 < sigma_min < sigma_max:

@@ -11,6 +11,7 @@ import tensorflow as tf
 from bdm_tf.diffusion.bases import DCT, Basis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule, Dissipation
 from bdm_tf.diffusion.noise_schedules import CosineSchedule, NoiseSchedule
+from bdm_tf.errors import UserError
 
 
 @gin.register
@@ -20,6 +21,7 @@ class BlurringProcess:
     Attributes:
         num_steps: K, if the blur was defined at the times k / K alone, or None.
         is_deterministic: whether there is no noise at all.
+        keeps_scale: whether what is not blurred keeps its scale, `a_t = 1`.
 
     Args:
         image_shape: `(H, W, C)` of the images.
@@ -49,6 +51,9 @@ class BlurringProcess:
         self._variance_preserving, self._delta = variance_preserving, delta
         self.num_steps = self._blur.num_steps
         self.is_deterministic = self._noise.is_zero
+        self.keeps_scale = self._noise.keeps_scale and not variance_preserving
+        if variance_preserving and self.is_deterministic:
+            raise UserError("BlurringProcess.variance_preserving needs noise, but sigma_t is 0")
         height, width, _ = self.image_shape
         with tf.init_scope():
             self._frequencies_squared = self.basis.frequencies_squared(height, width)

@@ -37,6 +37,5 @@ class IHDMSampler(Sampler):
     def check(self, denoiser, num_steps=None, name="num_steps"):
         if not isinstance(denoiser.parametrisation, PredictStep):
             raise UserError("IHDMSampler goes with Model.parametrisation = @PredictStep() alone")
-        if denoiser.process.num_steps is None:
-            raise UserError("IHDMSampler needs a blur of K steps, such as LogBlur.num_steps = 200")
+        denoiser.parametrisation.check(denoiser.process)
         self._check_num_steps(denoiser.process, num_steps, name)

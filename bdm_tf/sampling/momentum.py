@@ -5,6 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
+from bdm_tf.errors import UserError
 from bdm_tf.sampling.sampler import Sampler
 
 
@@ -41,6 +42,13 @@ class MomentumSampler(_OfLearntSteps):
     nothing but `u_s = u_t + (alpha_s - alpha_t) u_x_hat` is left: Algorithm 2 of Bansal et al.,
     "Cold Diffusion" (2022). The last step adds no noise.
     """
+
+    def check(self, denoiser, num_steps=None, name="num_steps"):
+        super().check(denoiser, num_steps, name)
+        if not denoiser.process.keeps_scale:
+            raise UserError(
+                "MomentumSampler is for processes with a_t = 1: sample with AncestralSampler"
+            )
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last):
         process = denoiser.process
