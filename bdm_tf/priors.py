@@ -153,7 +153,9 @@ class BlurredImages(_Faded):
     """Training images, blurred as at t = 1, plus noise: IHDM's prior.
 
     Args:
-        noise, tolerance, num_images: see above.
+        noise: standard deviation for images in [-1, 1]; None is sigma_1.
+        tolerance: coefficients with a smaller root mean square are left out.
+        num_images: at most so many images are used; None for all.
     """
 
     def __init__(
@@ -181,7 +183,9 @@ class GaussianPrior(_Faded):
 
     Args:
         num_components: Gaussians in the mixture, each with a full covariance.
-        noise, tolerance, num_images: see above.
+        noise: standard deviation for images in [-1, 1]; None is sigma_1.
+        tolerance: coefficients with a smaller root mean square are left out.
+        num_images: at most so many images are used; None for all.
         seed: of the mixture's fit.
     """
 
