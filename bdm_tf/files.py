@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zipfile
@@ -41,6 +42,12 @@ def write_npz(path: str, arrays: Mapping[str, Any], compressed: bool = False) ->
     content = io.BytesIO()  # an archive is written with seeks, which GFile has not
     (np.savez_compressed if compressed else np.savez)(content, **arrays)
     write_atomically(path, content.getvalue())
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, write_npz
+from bdm_tf.files import read_npz, sha256, write_npz
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Batches, Prior, StandardNormal
@@ -111,6 +111,22 @@ def _built(name: str):
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{name} cannot be built from the gin parameters: {reason}") from error
+
+
+def pin_basis() -> None:
+    """Makes gin's configuration name a user's matrix for good: absolute, and by its content.
+
+    So a run can be used from any folder, and goes on with the matrix that it began with.
+    """
+    value = config.parameters(config.operative_text()).get("MatrixBasis.path", "None")
+    if value == "None":
+        return
+    path = gin.query_parameter("MatrixBasis.path")
+    if "://" not in path:
+        path = os.path.abspath(path)
+    if tf.io.gfile.exists(path):  # if not, building the basis says so
+        config.bind("MatrixBasis.path", path)
+        config.bind("MatrixBasis.sha256", sha256(path))
 
 
 def use_config(workdir: str) -> str:

@@ -68,7 +68,7 @@ class VariationalLoss(Objective):
     def check(self, denoiser):
         super().check(denoiser)
         if denoiser.process.is_deterministic:
-            raise UserError("VariationalLoss needs noise, but sigma_t is 0")
+            raise UserError("VariationalLoss needs noise, but sigma_t is 0: give ImageL1")
 
 
 @gin.register
@@ -131,7 +131,10 @@ class StepMSE(Objective):
 
     def check(self, denoiser):
         if not isinstance(denoiser.parametrisation, PredictStep):
-            raise UserError("StepMSE goes with Model.parametrisation = @PredictStep() alone")
+            raise UserError(
+                "StepMSE goes with Model.parametrisation = @PredictStep() alone; others learn by "
+                "PredictionMSE, as in gin/base/ihdm_gaussian.gin"
+            )
 
 
 def _mean(values: tf.Tensor) -> tf.Tensor:

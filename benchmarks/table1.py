@@ -29,14 +29,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Rows: label, gin file of the folder, ablations on top, the paper's figures on CIFAR-10.
 TABLE_1 = [
     ("Cold Diffusion (blur)*", "cold_diffusion", (), "80.08"),
-    ("IHDM", "ihdm", (), "18.96"),
+    ("IHDM*", "ihdm", (), "18.96"),
     ("Soft Diffusion", "soft_diffusion", (), "4.64"),
     ("Denoising Diffusion", "denoising_diffusion", (), "3.58"),
     ("Blurring Diffusion", "blurring_diffusion", (), "3.17"),
 ]
 SECTION_3 = [
-    ("IHDM as Gaussian diffusion, eps", "ihdm_gaussian", (), "none"),
-    ("IHDM as Gaussian diffusion, x", "ihdm_gaussian_x", (), "none"),
+    ("IHDM* as Gaussian diffusion, eps", "ihdm_gaussian", (), "none"),
+    ("IHDM* as Gaussian diffusion, x", "ihdm_gaussian_x", (), "none"),
 ]
 TABLE_3 = [
     (f"sigma_B,max = {sigma}", "blurring_diffusion", (f"blur_{sigma}",), paper)
@@ -73,11 +73,13 @@ def run(script: str, *arguments: str) -> None:
         command.append(f"--data_dir={_DATA_DIR.value}")
     status = subprocess.run(command).returncode
     if status:
-        raise UserError(f"{script} ended with status {status}; the same command goes on from here")
+        stopped = status < 0 or status > 128  # by a signal
+        way_out = ": the same command goes on from here" if stopped else ", see above"
+        raise UserError(f"{script} ended with status {status}{way_out}")
 
 
-def train_and_score(model: str, ablations: tuple[str, ...]) -> str:
-    """Returns the workdir, which then has results.json and samples.npz."""
+def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
+    """Returns the results and the path of the samples that were scored."""
     workdir = os.path.join(_FOLDER.value, name_of(model, ablations))
     files = [os.path.join(_GIN_FOLDER.value, f"{model}.gin")]
     files += [os.path.join(ROOT, "gin", "ablations", f"{file}.gin") for file in ablations]
@@ -88,26 +90,28 @@ def train_and_score(model: str, ablations: tuple[str, ...]) -> str:
         *(f"--gin_file={file}" for file in files),
         *(f"--gin_param={parameter}" for parameter in parameters),
     )
-    samples = os.path.join(workdir, "samples.npz")
+    results, samples = (
+        os.path.join(workdir, name)
+        for name in (f"results_{_NUM_STEPS.value}.json", f"samples_{_NUM_STEPS.value}.npz")
+    )
+    kept = os.path.exists(samples) and "--overwrite" not in _EVAL_FLAG.value
     run(
         "evaluate.py",
         f"--workdir={workdir}",
         f"--gin_file={_EVAL_GIN_FILE.value}",
         "--gin_param=evaluate.num_steps = 0",  # each its own
-        *(() if os.path.exists(samples) else (f"--save_samples={samples}",)),
+        f"--output={results}",
+        *(() if kept else (f"--save_samples={samples}",)),
         *_EVAL_FLAG.value,
     )
-    return workdir
+    with open(results) as file:
+        return json.load(file), samples
 
 
-def markdown(rows, workdirs: list[str]) -> str:
+def markdown(rows, results: list[dict]) -> str:
     """The table: what was measured, and the paper's figure beside it."""
-    results = []
-    for workdir in workdirs:
-        with open(os.path.join(workdir, "results.json")) as file:
-            results.append(json.load(file))
-    names = list(dict.fromkeys(name for result in results for name in result["figures"]))
-    names.remove("loss")  # of different tasks
+    found = dict.fromkeys(name for result in results for name in result["figures"])
+    names = [name for name in found if name != "loss"]  # losses are of different tasks
     lines = [
         "| model | " + " | ".join(names) + " | sampling steps | paper, FID on CIFAR-10 |",
         "|" + "---|" * (len(names) + 3),
@@ -122,12 +126,12 @@ def markdown(rows, workdirs: list[str]) -> str:
     return "\n".join(lines) + "\n" + note
 
 
-def picture(rows, workdirs: list[str]) -> bytes:
+def picture(rows, samples: list[str]) -> bytes:
     """A PNG: one row of scored samples for each model."""
     figure = Figure(figsize=(0.5 * _COLUMNS.value, 0.5 * len(rows)))
     axes = figure.subplots(len(rows), 1, gridspec_kw={"hspace": 0.08})
-    for axis, (label, *_), workdir in zip(np.atleast_1d(axes), rows, workdirs):
-        images = read_npz(os.path.join(workdir, "samples.npz"))["images"][: _COLUMNS.value]
+    for axis, (label, *_), path in zip(np.atleast_1d(axes), rows, samples):
+        images = read_npz(path)["images"][: _COLUMNS.value]
         padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 0)])
         strip = np.concatenate(list(padded), axis=1)
         axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
@@ -144,18 +148,27 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --folder=DIR")
     rows = TABLES[_TABLE.value] + (SECTION_3 if _SECTION_3.value else [])
-    known = sorted({row[1] for row in rows})
+    known = {row[1] for row in rows}
+    wrong = sorted(set(_ONLY.value or []) - known)
+    if wrong:
+        raise UserError(f"--only: {', '.join(wrong)} is none of {', '.join(sorted(known))}")
+    for flag in _EVAL_FLAG.value:
+        if flag.startswith(("--output", "--save_samples", "--workdir")):
+            raise UserError(f"--eval_flag={flag}: this command chooses that itself, in --folder")
+    for option in (_NUM_STEPS, _COLUMNS):
+        if option.value < 1:
+            raise UserError(f"--{option.name}={option.value} must be at least 1")
     rows = [row for row in rows if not _ONLY.value or row[1] in _ONLY.value]
-    if not rows:
-        raise UserError(f"--only={','.join(_ONLY.value)} names none of {', '.join(known)}")
-    workdirs = []
+    scored = []
     for number, (label, model, ablations, _) in enumerate(rows, 1):
         print(f"[{number}/{len(rows)}] {label}", flush=True)
-        workdirs.append(train_and_score(model, ablations))
-    path = os.path.join(_FOLDER.value, f"table_{_TABLE.value}")
-    table = markdown(rows, workdirs)
+        scored.append(train_and_score(model, ablations))
+    results, samples = (list(values) for values in zip(*scored))
+    name = "_".join([f"table_{_TABLE.value}", *(_ONLY.value or [])])
+    path = os.path.join(_FOLDER.value, name)
+    table = markdown(rows, results)
     write_atomically(f"{path}.md", table)
-    write_atomically(f"{path}.png", picture(rows, workdirs))
+    write_atomically(f"{path}.png", picture(rows, samples))
     print(f"{table}\nwrote {path}.md and {path}.png")
 
 

@@ -206,6 +206,21 @@ def test_wrong_sampling_input_gets_a_clear_message(case):
     assert "Traceback" not in result.stderr
 
 
+def test_a_matrix_of_ones_own_is_part_of_the_run(tmp_path, digits_dir):
+    path, workdir = str(tmp_path / "P.npz"), str(tmp_path / "run")
+    rows, columns = np.linalg.qr(np.random.default_rng(0).normal(size=(2, 8, 8)))[0]
+    np.savez(path, rows=1.5 * rows, columns=columns)
+    basis = "BlurringProcess.basis = @MatrixBasis()", f"MatrixBasis.path = '{path}'"
+    arguments = train_command(workdir, digits_dir, *basis, "train.num_steps = 3")
+    result = run(arguments)
+    assert result.returncode == 0, result.stderr[-2000:]
+    np.savez(path, rows=rows, columns=columns)
+    for again in (arguments, command("export.py", f"--workdir={workdir}", f"--export_dir={path}x")):
+        result = run(again)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert "MatrixBasis" in result.stderr and "began with" in result.stderr
+
+
 def test_half_a_configuration_says_what_it_lacks(tmp_path):
     gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'base', 'ihdm.gin')}"
     result = run(command("train.py", gin_file, f"--workdir={tmp_path}"))

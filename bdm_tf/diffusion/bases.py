@@ -172,10 +172,12 @@ class MatrixBasis(Basis):
         row_frequencies: `[H]`, at least 0, in radians per pixel, one for each column of `rows`;
             None is `pi i / H` in the order of the columns, as in the DCT.
         column_frequencies: `[W]`, likewise.
+        sha256: of the file at `path`, which training notes in config.gin; None takes any file.
 
     Raises:
         UserError: arrays are missing, given besides `path`, unreadable, not finite or of the wrong
-            shape; P is singular or so near it that float32 would lose its digits.
+            shape; the file has another `sha256`; P is singular or so near it that float32 would
+            lose its digits.
     """
 
     def __init__(
@@ -185,12 +187,18 @@ class MatrixBasis(Basis):
         path: str | None = None,
         row_frequencies: npt.ArrayLike | None = None,
         column_frequencies: npt.ArrayLike | None = None,
+        sha256: str | None = None,
     ):
         arrays = (rows, columns, row_frequencies, column_frequencies)
         if path is not None:
             if any(array is not None for array in arrays):
                 raise UserError(f"MatrixBasis has path={path} and arrays; give one or the other")
             arrays = _read(path)
+            if sha256 not in (None, files.sha256(path)):
+                raise UserError(
+                    f"MatrixBasis.path={path} is not the file that the run began with: its SHA-256 "
+                    f"is not {sha256[:16]}..."
+                )
         if arrays[0] is None or arrays[1] is None:
             raise UserError(f"{path or 'MatrixBasis'} lacks rows or columns; give it both")
         self._rows, self._row_frequencies = _checked("row", arrays[0], arrays[2])

@@ -19,7 +19,7 @@ class FrequencyUNet(keras.layers.Layer):
 
     Args:
         image_shape: `(H, W, C)`.
-        basis: that of the process.
+        basis: whose coefficients the UNet sees, as a rule that of the process.
         network: makes the network inside from `image_shape` and `name`.
         name: of the layer.
     """

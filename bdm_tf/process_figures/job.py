@@ -50,7 +50,7 @@ def draw_to_file(
     num_images: int = 1,
     seed: int = 0,
 ) -> None:
-    """Draws what the processes of some models do, in the order of the arguments.
+    """Draws what the processes of some models do: of gin files, then workdirs, then SavedModels.
 
     Args:
         kind: "process", "spaces" or "snr", see `draw_process`, `draw_spaces` and `draw_snr`.

@@ -28,8 +28,9 @@ class IHDMSampler(Sampler):
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last):
         mean = z_t + denoiser.predict(z_t, tf.fill([z_t.shape[0]], t))
-        z_s = mean + tf.where(is_last, 0.0, self._delta) * noise
-        return denoiser.process.basis.to_frequency(z_s)
+        basis = denoiser.process.basis
+        z_s = mean + tf.where(is_last, 0.0, self._delta) * basis.noise(noise)
+        return basis.to_frequency(z_s)
 
     def allowed_steps(self, process):
         return process.num_steps, process.num_steps

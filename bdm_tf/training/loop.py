@@ -14,7 +14,13 @@ from tqdm import tqdm
 from bdm_tf import config
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError, check_counts
-from bdm_tf.model import Model, build_model, build_sample_settings, prepare_prior
+from bdm_tf.model import (
+    Model,
+    build_model,
+    build_sample_settings,
+    pin_basis,
+    prepare_prior,
+)
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
@@ -122,6 +128,7 @@ def train(
     files = Workdir(workdir)
     images, evaluation = data.load(data_dir, on_corrupt_image=on_corrupt_image)
     config.bind("Model.image_shape", images.image_shape)
+    pin_basis()
     # After the data: preparing them draws from Python's generator, as Keras 3's weights do.
     keras.utils.set_random_seed(seed)
     rate = WarmUp(learning_rate, warmup_steps)

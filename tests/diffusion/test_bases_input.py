@@ -1,5 +1,7 @@
 """Wrong arguments of bases: each is named, with its value and the way out."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -57,6 +59,17 @@ WRONG = {
 def test_a_mistake_is_named_with_its_value_and_the_way_out(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+def test_a_file_with_another_content_than_noted_is_refused(tmp_path):
+    path = str(tmp_path / "basis.npz")
+    np.savez(path, rows=ROWS, columns=COLUMNS)
+    with open(path, "rb") as file:
+        noted = hashlib.sha256(file.read()).hexdigest()
+    MatrixBasis(path=path, sha256=noted)
+    np.savez(path, rows=2 * ROWS, columns=COLUMNS)
+    with pytest.raises(UserError, match="basis.npz is not the file that the run began with"):
+        MatrixBasis(path=path, sha256=noted)
 
 
 def test_mistakes_in_files_name_the_file(tmp_path):
