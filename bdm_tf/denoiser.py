@@ -34,7 +34,7 @@ class Denoiser:
         self.process = process
         self.parametrisation = parametrisation or PredictEps()
         self.prior = prior or StandardNormal()
-        self._clip = clip
+        self.clip = clip
 
     def __call__(
         self, z_t: tf.Tensor, t: tf.Tensor, dropout_seed: tf.Tensor | None = None
@@ -50,7 +50,7 @@ class Denoiser:
         u_f = basis.to_frequency(self.predict(z_t, t, dropout_seed))
         u_t = basis.to_frequency(z_t)
         u_eps_hat, u_x_hat = self.parametrisation.coefficients(process, u_f=u_f, u_t=u_t, t=t)
-        if self._clip:
+        if self.clip:
             u_x_hat = basis.to_frequency(tf.clip_by_value(basis.to_pixel(u_x_hat), -1.0, 1.0))
             u_eps_hat = process.u_eps_from_u_x(u_t, u_x_hat, t)
         return u_eps_hat, u_x_hat

@@ -200,7 +200,7 @@ class GaussianPrior(_Faded):
         super().__init__(noise, tolerance, num_images)
         check_counts("GaussianPrior", 1, num_components=num_components)
         self._num_components, self._seed = num_components, seed
-        self.has_divergence = num_components == 1
+        self.has_divergence = num_components == 1 and noise != 0
 
     def fit(self, batches, process):
         kept, values = self._coefficients(batches, process)

@@ -206,9 +206,9 @@ class MatrixBasis(Basis):
         conditions = np.linalg.cond(self._rows), np.linalg.cond(self._columns)
         if not np.prod(conditions) <= _LARGEST_CONDITION:
             raise UserError(
-                "MatrixBasis is singular or nearly so: its condition number, {:.3g} of rows times "
-                "{:.3g} of columns, is above {:g}, where float32 loses its digits; give columns "
-                "that are nearer to orthonormal".format(*conditions, _LARGEST_CONDITION)
+                "MatrixBasis has a condition number, {:.3g} of rows times {:.3g} of columns, above "
+                "{:g}: rounding in float32 would show in the pixels; give basis vectors that are "
+                "nearer to orthonormal".format(*conditions, _LARGEST_CONDITION)
             )
 
     def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:

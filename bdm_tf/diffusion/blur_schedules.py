@@ -11,6 +11,8 @@ import math
 import gin
 import tensorflow as tf
 
+from bdm_tf.errors import check_counts
+
 
 class Dissipation(abc.ABC):
     """`d_t = (1 - d_min) exp(-lambda tau_t) + d_min` for some dissipation time tau_t (Eq. 26).
@@ -145,8 +147,8 @@ class LogBlur(Dissipation):
                 f"sigma_blur_min={sigma_blur_min} must be above 0 and below "
                 f"sigma_blur_max={sigma_blur_max}"
             )
-        if num_steps is not None and num_steps < 2:
-            raise ValueError(f"num_steps={num_steps} must be at least 2, or None")
+        if num_steps is not None:
+            check_counts("LogBlur", 2, num_steps=num_steps)
         self.num_steps = num_steps
         self._start = 1.0 / num_steps if num_steps else 0.0
         self._tau_start = 0.5 * sigma_blur_min**2
@@ -182,7 +184,7 @@ class CumulativeBlur(Dissipation):
 
     Args:
         first: standard deviation of the first blur, in pixels.
-        increment: how much wider each next one is.
+        increment: how much wider each next one is, at most `first`.
         num_steps: K, at least 1.
         min_scale: d_min, which Cold Diffusion does not have; in [0, 1).
     """
@@ -195,10 +197,11 @@ class CumulativeBlur(Dissipation):
         min_scale: float = 0.0,
     ):
         super().__init__(min_scale)
-        if first <= 0 or increment < 0:
-            raise ValueError(f"first={first} must be above 0, increment={increment} not below it")
-        if num_steps < 1:
-            raise ValueError(f"num_steps={num_steps} must be at least 1")
+        if first <= 0 or not 0 <= increment <= first:  # or the cubic may fall in between
+            raise ValueError(
+                f"first={first} must be above 0, increment={increment} within [0, first]"
+            )
+        check_counts("CumulativeBlur", 1, num_steps=num_steps)
         self.num_steps = num_steps
         # tau = linear t + square t^2 + cubic t^3
         self._linear = 0.5 * num_steps * (first**2 - first * increment + increment**2 / 6)

@@ -106,7 +106,11 @@ class BlurringProcess:
 
         Returns:
             `alpha_ts` and `sigma2_ts`, both `[B, H, W, 1]`.
+
+        Raises:
+            UserError: the process has no noise.
         """
+        self._check_noise()
         _, sigma_t = self.alpha_sigma(t)
         _, sigma_s = self.alpha_sigma(s)
         log_r = self.logsnr_difference(s, t)
@@ -128,7 +132,11 @@ class BlurringProcess:
 
         Returns:
             `coeff_u_t`, `coeff_u_x` and `sigma2_denoise`, each `[B, H, W, 1]`.
+
+        Raises:
+            UserError: the process has no noise.
         """
+        self._check_noise()
         if self._delta:
             return self._appendix_coefficients(s, t)
         _, sigma_t = self.alpha_sigma(t)
@@ -170,6 +178,10 @@ class BlurringProcess:
     def importance_probability(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """See `NoiseSchedule.importance_probability`."""
         return self._noise.importance_probability(s, t)
+
+    def _check_noise(self) -> None:
+        if self.is_deterministic:
+            raise UserError("without noise (sigma_t = 0) there are no such distributions")
 
     def _appendix_coefficients(self, s, t):
         """Appendix A.1 to the letter; its second term multiplies u_t - sigma_t u_eps."""

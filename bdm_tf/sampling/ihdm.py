@@ -28,6 +28,8 @@ class IHDMSampler(Sampler):
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last):
         mean = z_t + denoiser.predict(z_t, tf.fill([z_t.shape[0]], t))
+        if denoiser.clip:  # blurred images stay within [-1, 1], too
+            mean = tf.clip_by_value(mean, -1.0, 1.0)
         basis = denoiser.process.basis
         z_s = mean + tf.where(is_last, 0.0, self._delta) * basis.noise(noise)
         return basis.to_frequency(z_s)

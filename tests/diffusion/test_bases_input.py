@@ -39,10 +39,10 @@ WRONG = {
     "infinite": (lambda: MatrixBasis(ROWS + np.inf, COLUMNS), "rows, .* must be a finite"),
     "complex": (lambda: MatrixBasis(ROWS * 1j, COLUMNS), "rows must be an array of real numbers"),
     "ragged": (lambda: MatrixBasis([[1, 0], [1]], COLUMNS), "rows must be an array of real"),
-    "singular": (lambda: MatrixBasis(np.ones([8, 8]), COLUMNS), "singular .* condition number"),
+    "singular": (lambda: MatrixBasis(np.ones([8, 8]), COLUMNS), "condition number, .* of rows"),
     "ill-conditioned": (
         lambda: MatrixBasis(np.diag([1, 1e-3]), np.diag([1, 0.05])),
-        "1e.03 of rows times 20 of columns, is above 10000, .* nearer to orthonormal",
+        "1e.03 of rows times 20 of columns, above 10000: .* nearer to orthonormal",
     ),
     "frequencies of another size": (
         lambda: MatrixBasis(ROWS, COLUMNS, row_frequencies=[0, 1]),

@@ -283,11 +283,11 @@ def test_times_on_the_grid_are_those_of_the_steps_equally_often():
     [
         (LogBlur, dict(sigma_blur_min=0.0), "sigma_blur_min=0.0"),
         (LogBlur, dict(sigma_blur_min=3.0, sigma_blur_max=2.0), "sigma_blur_max=2.0"),
-        (LogBlur, dict(num_steps=1), "num_steps=1 must be at least 2"),
+        (LogBlur, dict(num_steps=1), "LogBlur.num_steps=1 must be .* at least 2"),
         (LogBlur, dict(min_scale=1.0), "min_scale=1.0"),
         (CumulativeBlur, dict(first=0.0), "first=0.0"),
         (CumulativeBlur, dict(increment=-0.1), "increment=-0.1"),
-        (CumulativeBlur, dict(num_steps=0), "num_steps=0 must be at least 1"),
+        (CumulativeBlur, dict(num_steps=0), "CumulativeBlur.num_steps=0 must be .* at least 1"),
         (CumulativeBlur, dict(min_scale=-0.1), "min_scale=-0.1"),
         (ConstantNoise, dict(sigma=-0.02), "sigma=-0.02"),
         (GeometricNoise, dict(sigma_min=0.0), "sigma_min=0.0"),

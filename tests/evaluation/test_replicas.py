@@ -24,7 +24,7 @@ def scores(name, kind, **subject):
     overlay = lambda: config.overlay(["eval/digits.gin"], parameters, [f"{root}/gin"])
     subject = open_subject(strategy, overlay, **subject)
     if kind == "run":
-        subject.restore_step(workdir, None)
+        subject.restore_step(None)
     kept = f"{scratch}/{kind}-{name}.npz"
     paths = Paths(cache_dir=f"{scratch}/cache-{name}", data_dir=data_dir, save_samples=kept)
     results = make_evaluation(subject, strategy, paths).score(scratch)
