@@ -153,7 +153,7 @@ def restore_average(model: Model, checkpoint: str) -> None:
 
 
 def prepare_prior(model: Model, workdir: str, batches: Batches | None = None) -> None:
-    """Gives a model the prior of a workdir; there is none yet if `batches` are given.
+    """Gives a model the prior of a workdir; fits and writes it, if it is not there yet.
 
     Args:
         model: the model.

@@ -13,6 +13,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.errors import UserError, check_counts
 from bdm_tf.noise import PRIOR, WITHIN, choices, normal
 
@@ -128,8 +129,7 @@ class _Faded(Prior):
                 left -= len(images)
             if not len(images):
                 return
-            x = tf.cast(images, tf.float32) / 127.5 - 1.0
-            yield (alpha * process.basis.to_frequency(x)).numpy()
+            yield (alpha * process.basis.to_frequency(to_unit_range(images))).numpy()
 
     def _place(self, process, values: tf.Tensor, seeds: tf.Tensor, image_shape) -> tf.Tensor:
         """z_1 from the kept coefficients `[B, D]`."""
