@@ -12,9 +12,17 @@ from collections.abc import Callable
 class UserError(ValueError):
     """A mistake in what the user gave; the message names the value and the way out."""
 
+    status = 1  # of the process that it ends
+
     def __init__(self, message: str):
         super().__init__(message)
         self.message = message  # gin adds to `str(error)` through which functions it passed
+
+
+class TryAgain(UserError):
+    """Nobody's mistake: the same command, given again, goes on. EX_TEMPFAIL of sysexits.h."""
+
+    status = 75
 
 
 def check_counts(owner: str, lowest: int, **values: int) -> None:
@@ -37,7 +45,7 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
             status = main(argv) or 0
         except UserError as error:
             print(f"error: {error.message}", file=sys.stderr)
-            status = 1
+            status = error.status
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT

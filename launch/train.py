@@ -14,6 +14,9 @@ _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given 
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/<gin file>.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
+_INIT_FROM = flags.DEFINE_string(
+    "init_from", None, "A workdir or checkpoint whose averaged weights a new run begins with."
+)
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "auto",
@@ -39,6 +42,8 @@ def main(argv: list[str]) -> int:
     from bdm_tf.training.strategy import make_strategy
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
+    if _INIT_FROM.value:
+        config.bind("train.init_from", _INIT_FROM.value)
     workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))
     stopped_by = config.call(
         train,

@@ -20,10 +20,10 @@ from bdm_tf.errors import UserError, check_counts
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
-from bdm_tf.evaluation.replicas import on_replicas
 from bdm_tf.evaluation.results import finished, finite, key_of, table, write_results
 from bdm_tf.evaluation.store import SampleStore
 from bdm_tf.files import make_parent, write_npz
+from bdm_tf.replicas import on_replicas
 
 
 @dataclass(frozen=True)

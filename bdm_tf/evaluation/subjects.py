@@ -11,7 +11,6 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
-from bdm_tf.evaluation.replicas import on_replicas
 from bdm_tf.files import read_npz
 from bdm_tf.model import (
     Model,
@@ -21,6 +20,7 @@ from bdm_tf.model import (
     restore_average,
     use_config,
 )
+from bdm_tf.replicas import on_replicas
 from bdm_tf.saved_models import check_steps, model_info
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 from bdm_tf.training.state import raw_variables

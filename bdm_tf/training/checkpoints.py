@@ -22,18 +22,61 @@ class Checkpoints:
         keep: how many of the newest are kept.
         keep_every: steps between checkpoints that are copied to `checkpoints/kept` and never
             deleted; 0 keeps none.
+        in_background: write while training goes on: `save` copies the variables to the host's
+            memory and returns.
     """
 
-    def __init__(self, checkpoint: tf.train.Checkpoint, directory: str, keep: int, keep_every: int):
+    def __init__(
+        self,
+        checkpoint: tf.train.Checkpoint,
+        directory: str,
+        keep: int,
+        keep_every: int,
+        in_background: bool = False,
+    ):
         self._checkpoint, self._directory, self._keep_every = checkpoint, directory, keep_every
         self._manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep)
+        self._in_background = in_background
+        self._awaited: str | None = None
 
     def save(self, step: int) -> str:
-        """Writes the checkpoint of a step and returns its path."""
-        path = self._manager.save(checkpoint_number=step)
-        if self._keep_every and step % self._keep_every == 0:
-            _copy(path, os.path.join(self._directory, _KEPT))
+        """Writes the checkpoint of a step, perhaps in the background, and returns its path.
+
+        Raises:
+            OpError: it cannot be written, or the one before could not be.
+        """
+        self.wait()
+        self._awaited = f"{self._directory}/ckpt-{step}"
+        options = tf.train.CheckpointOptions(
+            experimental_enable_async_checkpoint=self._in_background,
+            experimental_write_callbacks=[self._written],
+        )
+        path = self._manager.save(checkpoint_number=step, options=options)
+        if not self._in_background:
+            self.wait()
         return path
+
+    def wait(self) -> None:
+        """Returns when what was saved is on disk.
+
+        Raises:
+            OpError: it could not be written.
+        """
+        if self._in_background:
+            self._checkpoint.sync()
+        awaited, self._awaited = self._awaited, None
+        if awaited is not None:
+            raise tf.errors.UnknownError(None, None, f"{awaited} was not written")
+
+    def _written(self, path: str) -> None:
+        """Called, perhaps in the background, when a checkpoint is whole."""
+        if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
+            _copy(path, os.path.join(self._directory, _KEPT))
+        self._awaited = None
+
+    def restore_from(self, path: str) -> None:
+        """Restores one checkpoint."""
+        self._checkpoint.restore(path).assert_consumed()
 
     def restore(self) -> str | None:
         """Restores the newest checkpoint that can be read and returns its path; None if none is.
@@ -44,7 +87,7 @@ class Checkpoints:
         paths = saved_checkpoints(self._directory)
         for path in reversed(paths):
             try:
-                self._checkpoint.restore(path).assert_consumed()
+                self.restore_from(path)
                 return path
             # A cut file raises IndexError, a flipped bit DataLossError, a lost file NotFoundError.
             except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
@@ -104,6 +147,21 @@ def checkpoint_step(path: str) -> int:
     if match is None:
         raise UserError(f"{path} is not the name of a checkpoint (ckpt-STEP)")
     return int(match.group(1))
+
+
+def weights_to_start_from(path: str) -> str:
+    """Path of the checkpoint that `--init_from` names: itself, or a workdir's newest.
+
+    Raises:
+        UserError: there is none.
+    """
+    if tf.io.gfile.exists(f"{path}.index"):
+        return path
+    if tf.io.gfile.exists(os.path.join(path, "checkpoints")):
+        return find_checkpoint(path, None)
+    raise UserError(
+        f"--init_from={path} is neither a workdir nor a checkpoint (.../checkpoints/ckpt-STEP)"
+    )
 
 
 def find_checkpoint(workdir: str, step: int | None) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.errors import UserError
+
 TIME_BINS = 10  # of the loss over t, equal parts of [0, 1]
 STEP_RECORD = 2 + 2 * TIME_BINS  # loss, gradient norm, loss sum and count of each bin
 
@@ -40,6 +42,34 @@ class TrainState:
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self.window = Window()
+
+    def initialise(self, checkpoint: str) -> None:
+        """Takes the averaged weights of another run's checkpoint, as weights and as average.
+
+        Raises:
+            UserError: they are another network's, or cannot be read.
+        """
+        try:
+            reader = tf.train.load_checkpoint(checkpoint)
+            for i, (weight, average) in enumerate(zip(self.weights, self.ema_weights)):
+                value = reader.get_tensor(f"ema_weights/{i}/.ATTRIBUTES/VARIABLE_VALUE")
+                if value.shape != tuple(weight.shape):
+                    raise UserError(
+                        f"--init_from={checkpoint} is of another network: its weight number {i} "
+                        f"is {list(value.shape)}, {weight.name} is {list(weight.shape)}"
+                    )
+                weight.assign(value)
+                average.assign(value)
+            shapes = reader.get_variable_to_shape_map()
+        except (tf.errors.OpError, LookupError, OSError) as error:
+            reason = str(error).splitlines()[0][:300]
+            raise UserError(f"--init_from={checkpoint} cannot be used: {reason}") from error
+        there = sum(name.startswith("ema_weights/") for name in shapes)
+        if there != len(self.weights):
+            raise UserError(
+                f"--init_from={checkpoint} is of another network: it has {there} weights, this "
+                f"one {len(self.weights)}"
+            )
 
     def checkpoint(self) -> tf.train.Checkpoint:
         """A checkpoint of everything; lists, so that it does not depend on Keras's names."""

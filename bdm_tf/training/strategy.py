@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+_EXAMPLE = (
+    'On the first of two hosts it is {"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
 
 
 def make_strategy(name: str, tpu: str | None = None) -> tf.distribute.Strategy:
-    """Returns the `tf.distribute` strategy of one of `STRATEGIES`.
+    """The `tf.distribute` strategy of one of `STRATEGIES`; to be made before anything else is.
 
     Args:
-        name: "auto" takes a TPU if one is attached, all GPUs if there are several, else one device.
+        name: "auto" takes several workers if `TF_CONFIG` names them, a TPU if one is attached, all
+            GPUs if there are several, else one device.
         tpu: name or address of a Cloud TPU; None is the one attached to this machine.
 
     Raises:
-        UserError: the hardware is not there, or the name is reserved.
+        UserError: the hardware is not there, or `TF_CONFIG` does not describe the workers.
     """
     if name not in STRATEGIES:
         raise UserError(f"--strategy={name} must be one of {', '.join(STRATEGIES)}")
-    if name == "multi_worker":
-        raise UserError("--strategy=multi_worker is reserved and not built yet; use mirrored")
+    if name == "multi_worker" or (name == "auto" and _num_workers() > 1):
+        return _multi_worker_strategy()
     if name == "tpu" or (name == "auto" and (tpu or _tpu_attached())):
         return _tpu_strategy(tpu)
     gpus = tf.config.list_logical_devices("GPU")
@@ -45,6 +51,51 @@ def default_jit_compile(strategy: tf.distribute.Strategy) -> bool:
     """
     on_gpu = bool(tf.config.list_logical_devices("GPU"))
     return on_gpu and strategy.num_replicas_in_sync == 1
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """What a strategy runs on, in words."""
+    replicas = strategy.num_replicas_in_sync
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        topology = strategy.extended._topology  # what initialize_tpu_system found; no public name
+        mesh = "x".join(str(n) for n in topology.mesh_shape)
+        return f"TPU: {replicas} cores in a {mesh} mesh, {topology.num_tasks} host(s)"
+    devices = [device.rpartition("/device:")[2] for device in strategy.extended.worker_devices]
+    workers = f", {_num_workers()} workers" if _num_workers() > 1 else ""
+    return f"{replicas} replica(s){workers}, here {', '.join(devices)}"
+
+
+def _num_workers() -> int:
+    return sum(len(tasks) for tasks in _cluster().get("cluster", {}).values())
+
+
+def _cluster() -> dict:
+    text = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        found = json.loads(text)
+        kinds = set(found.get("cluster", {}))
+        task = found.get("task", {})
+        if kinds and not 0 <= task["index"] < len(found["cluster"][task["type"]]):
+            raise ValueError(f"it has no task {task}")
+        if kinds - {"chief", "worker"}:
+            raise ValueError(f"only chief and worker take part, not {sorted(kinds)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"TF_CONFIG={text!r} does not describe workers ({error}). {_EXAMPLE}"
+        ) from error
+    return found
+
+
+def _multi_worker_strategy() -> tf.distribute.Strategy:
+    if not _num_workers():
+        raise UserError(f"--strategy=multi_worker: TF_CONFIG names no workers. {_EXAMPLE}")
+    print(f"waiting for {_num_workers()} worker(s)", flush=True)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, OSError, tf.errors.OpError) as error:
+        raise TryAgain(
+            f"--strategy=multi_worker: the workers do not find together: {error}"
+        ) from error
 
 
 def _tpu_attached() -> bool:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.replicas import on_replicas
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
 _ALGORITHM = "philox"
 # What a random number is for; with the seed and the step it makes the seed of the draw.
 _TIME, _NOISE, _DROPOUT = 0, 1, 2
+
+
+def apply_reduced(optimizer, gradients, variables) -> None:
+    """Applies gradients that are already summed over the replicas; in replica context.
+
+    Keras sums them once more where it is not told not to, which is as much traffic again.
+    """
+    pairs = zip(gradients, variables)
+    if "skip_gradients_aggregation" in inspect.signature(optimizer.apply_gradients).parameters:
+        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)  # Keras 2
+    else:
+        optimizer._all_reduce_sum_gradients = lambda reduced: reduced
+        optimizer.apply_gradients(pairs)
 
 
 class Trainer:
@@ -29,6 +44,8 @@ class Trainer:
         ema_decay: of the weights' moving average, warmed up as min(decay, (1 + n) / (10 + n)).
         clip_norm: bound on the global norm of the reduced gradient; None for none.
         jit_compile: whether XLA compiles the step.
+        accumulation_steps: parts, one after the other, into which a replica cuts its share of the
+            batch; the gradient is their sum, so the step is the same for less memory.
     """
 
     def __init__(
@@ -42,12 +59,14 @@ class Trainer:
         ema_decay: float,
         clip_norm: float | None,
         jit_compile: bool,
+        accumulation_steps: int = 1,
     ):
         self._strategy, self._model, self._state = strategy, model, state
-        self._batch_size, self._seed = batch_size, seed
+        self.batch_size, self._seed = batch_size, seed
         self._ema_decay, self._clip_norm = ema_decay, clip_norm
+        self._parts = accumulation_steps
         self._step = tf.function(self._replica_step, jit_compile=jit_compile or None)
-        self._eval = tf.function(self._eval_batch)
+        self._eval = on_replicas(strategy, self._eval_losses)
 
     @tf.function
     def _many_steps(self, iterator, num_steps):
@@ -68,26 +87,24 @@ class Trainer:
         Args:
             images: float32 `[N, H, W, C]` in [-1, 1]; what does not fill a batch is left out.
         """
-        size = min(self._batch_size, len(images))
-        batches = range(0, len(images) - size + 1, size)
-        losses = [
-            self._eval(tf.constant(images[start : start + size]), tf.constant(start, tf.int64))
-            for start in batches
-        ]
-        return float(np.mean([loss.numpy() for loss in losses]))
+        replicas = self._strategy.num_replicas_in_sync
+        size = min(self.batch_size, len(images)) // replicas * replicas
+        t = (np.arange(size, dtype=np.float32) + 0.5) / size
+        losses = []
+        for start in range(0, len(images) - size + 1, size):
+            x = images[start : start + size]
+            noise = self._noise(self._seed_for(start, _NOISE), x.shape).numpy()
+            losses.append(np.mean(self._eval(x, t, noise)))
+        return float(np.mean(losses))
 
     def _replica_step(self, batch, step):
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
-        t, noise = self._draw(step, self._batch_size)
+        t, noise = self._draw(step, self.batch_size)
         t = tf.slice(t, [row], [count])
         noise = tf.slice(noise, [row, 0, 0, 0], x.shape)
-        dropout_seed = self._seed_for(step, _DROPOUT) + tf.stack([0, row])
-        model, weights = self._model, self._state.weights
-        with tf.GradientTape() as tape:
-            losses = model.objective(model.learner(), x, t, noise, dropout_seed)
-            loss = tf.reduce_sum(losses) / self._batch_size
-        gradients = tape.gradient(loss, weights)
+        losses, gradients = self._gradients(x, t, noise, self._seed_for(step, _DROPOUT), row)
+        loss = tf.reduce_sum(losses) / self.batch_size
         replica = tf.distribute.get_replica_context()
         bins = tf.one_hot(tf.minimum(tf.cast(t * TIME_BINS, tf.int32), TIME_BINS - 1), TIME_BINS)
         by_bin = tf.concat(
@@ -103,13 +120,33 @@ class Trainer:
             gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
         done = tf.cast(step, tf.float32)
         decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
-        if replica.num_replicas_in_sync > 1:
-            # A Keras optimizer sums over the replicas itself: of equal parts, this sum is right.
-            gradients = [gradient / replica.num_replicas_in_sync for gradient in gradients]
-        trainable = self._model.network.trainable_variables
-        self._state.optimizer.apply_gradients(zip(gradients, trainable))
+        apply_reduced(self._state.optimizer, gradients, self._model.network.trainable_variables)
         replica.merge_call(self._move_average, args=(decay,))
         return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
+
+    def _gradients(self, x, t, noise, dropout_seed, row):
+        """Losses `[count]` of examples, and the gradient of their sum over the batch size."""
+
+        def part(x, t, noise, row):
+            seed = dropout_seed + tf.stack([0, row])
+            with tf.GradientTape() as tape:
+                losses = self._model.objective(self._model.learner(), x, t, noise, seed)
+                loss = tf.reduce_sum(losses) / self.batch_size
+            return losses, tape.gradient(loss, self._state.weights)
+
+        if self._parts == 1:
+            return part(x, t, noise, row)
+        size = x.shape[0] // self._parts
+        losses = tf.TensorArray(tf.float32, size=self._parts, element_shape=[size])
+        total = [tf.zeros_like(weight) for weight in self._state.weights]
+        for i in tf.range(self._parts):
+            rows = tf.range(size) + i * size
+            part_losses, gradients = part(
+                tf.gather(x, rows), tf.gather(t, rows), tf.gather(noise, rows), row + i * size
+            )
+            losses = losses.write(i, part_losses)
+            total = [a + tf.cast(b, a.dtype) for a, b in zip(total, gradients)]
+        return tf.reshape(losses.stack(), [x.shape[0]]), total
 
     def _move_average(self, strategy, decay):
         """Moves the averaged weights; runs once for all replicas."""
@@ -121,15 +158,8 @@ class Trainer:
         for ema, weight in zip(state.ema_weights, state.weights):
             strategy.extended.update(ema, move, args=(weight, decay), group=False)
 
-    def _eval_batch(self, x, start):
-        def loss(x):
-            count = x.shape[0]
-            t = (tf.range(count, dtype=tf.float32) + 0.5) / count
-            noise = self._noise(self._seed_for(start, _NOISE), x.shape)
-            return tf.reduce_mean(self._model.objective(self._model.denoiser(), x, t, noise))
-
-        result = self._strategy.run(loss, args=(x,))
-        return self._strategy.experimental_local_results(result)[0]
+    def _eval_losses(self, x, t, noise):
+        return self._model.objective(self._model.denoiser(), x, t, noise)
 
     def _draw(self, step, count):
         """Times `[count]` and noise `[count, H, W, C]` of a step, for the global batch."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -12,25 +14,56 @@ from bdm_tf import config
 from bdm_tf.errors import UserError
 from bdm_tf.figures import grid, write_grid
 from bdm_tf.files import write_atomically
+from bdm_tf.training.lock import WorkdirLock
 
 
 class Workdir:
     """A run's folder.
 
+    Args:
+        path: where it is.
+        writes: False for a worker that is not the chief: then nothing is changed.
+
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: the folder cannot be written to, or another process trains there.
     """
 
-    def __init__(self, path: str):
-        self.path = path
+    def __init__(self, path: str, writes: bool = True):
+        self.path, self._writes = path, writes
+        self.checkpoints = self._file("checkpoints")
+        self._writer: tf.summary.SummaryWriter | None = None
+        if not writes:
+            return
         try:
             tf.io.gfile.makedirs(self._file("samples"))
             write_atomically(self._file(".writable"), "")
             tf.io.gfile.remove(self._file(".writable"))
         except (tf.errors.OpError, OSError) as error:
             raise UserError(f"--workdir={path} cannot be written to: {error}") from error
-        self.checkpoints = self._file("checkpoints")
-        self._writer: tf.summary.SummaryWriter | None = None
+        self._lock = WorkdirLock(path)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what writes to the folder, checkpoints too.
+
+        Raises:
+            UserError: what could not be written, and the way out.
+        """
+        if self._writes:
+            self._lock.check()
+        try:
+            yield
+        except (tf.errors.OpError, OSError) as error:
+            reason = str(error).strip().splitlines()[0][:300]
+            raise UserError(
+                f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
+                "untouched: make room or bring the folder back, and the same command goes on"
+            ) from error
+
+    def close(self) -> None:
+        """Lets another process train here."""
+        if self._writes:
+            self._lock.release()
 
     def claim(self, text: str) -> None:
         """Saves the operative configuration, or checks that it is the one the run began with.
@@ -38,6 +71,8 @@ class Workdir:
         Raises:
             UserError: the folder holds a run of another configuration; nothing is changed.
         """
+        if not self._writes:
+            return
         path = self._file("config.gin")
         if tf.io.gfile.exists(path):
             with tf.io.gfile.GFile(path) as file:
@@ -53,7 +88,7 @@ class Workdir:
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step: what comes later is about to be computed again."""
         path = self._file("metrics.jsonl")
-        if not tf.io.gfile.exists(path):
+        if not self._writes or not tf.io.gfile.exists(path):
             return
         with tf.io.gfile.GFile(path) as file:
             lines = file.read().splitlines()
@@ -63,6 +98,8 @@ class Workdir:
 
     def write_metrics(self, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl and writes the scalars for TensorBoard."""
+        if not self._writes:
+            return
         with tf.io.gfile.GFile(self._file("metrics.jsonl"), "a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
         with self._summaries().as_default():
@@ -72,6 +109,8 @@ class Workdir:
 
     def write_samples(self, step: int, images: np.ndarray) -> None:
         """Writes a grid of uint8 images to samples/ and for TensorBoard."""
+        if not self._writes:
+            return
         write_grid(images, self._file("samples", f"step_{step:08d}.png"))
         with self._summaries().as_default():
             tf.summary.image("samples", grid(images)[None], step=step)

@@ -1,50 +1,85 @@
-"""Two replicas take the training step that one takes."""
+"""One, two and four replicas, parts of a batch, and recomputed activations: the same steps."""
 
 import subprocess
 import sys
 
+import pytest
+
+from tests.conftest import ROOT
+
 SCRIPT = """
+import sys
 import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras
 from bdm_tf.data import InMemoryImages, training_dataset
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.networks import UNet
 from bdm_tf.model import Model
 from bdm_tf.objectives import PredictionMSE
+from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.state import TrainState
-from bdm_tf.training.strategy import make_strategy
 from bdm_tf.training.trainer import Trainer
 
-def two_steps(strategy):
+def three_steps(replicas, optimizer, remat=False, **settings):
+    names = [f"CPU:{i}" for i in range(replicas)]
+    strategy = (tf.distribute.MirroredStrategy(names) if replicas > 1
+                else tf.distribute.OneDeviceStrategy(names[0]))
     keras.utils.set_random_seed(0)
-    small = dict(channels=8, channel_multipliers=(1, 2), num_res_blocks=1)
+    small = dict(channels=8, channel_multipliers=(1, 2), num_res_blocks=1,
+                 attention_resolutions=(4,), remat=remat)
     with strategy.scope():
         model = Model((8, 8, 1), lambda **kwargs: UNet(**small, **kwargs), BlurringProcess,
                       PredictionMSE())
-        optimizer = keras.optimizers.SGD(0.1)
-        state = TrainState(model.network, model.ema_network, optimizer)
+        state = TrainState(model.network, model.ema_network, optimizer())
     array = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1)).astype(np.uint8)
     trainer = Trainer(strategy=strategy, model=model, state=state, batch_size=8, seed=3,
-                      ema_decay=0.9, clip_norm=0.5, jit_compile=False)
-    pieces = 8 // strategy.num_replicas_in_sync
+                      ema_decay=0.9, clip_norm=0.5,
+                      **{"jit_compile": False, **settings})
     iterator = iter(strategy.distribute_datasets_from_function(
         lambda _: training_dataset(InMemoryImages(array), batch_size=8, seed=0, first_step=0,
-                                   flip=True, replica_batch_size=pieces)))
+                                   flip=True, replica_batch_size=8 // replicas)))
     records = trainer.run(iterator, 3)
-    return records, [v.numpy() for v in state.weights], [v.numpy() for v in state.ema_weights]
+    images = np.random.default_rng(1).uniform(-1, 1, (9, 8, 8, 1)).astype(np.float32)
+    return (records, np.array(trainer.eval_loss(images)), [v.numpy() for v in state.weights],
+            [v.numpy() for v in state.ema_weights])
 
-one, two = two_steps(make_strategy("one_device")), two_steps(make_strategy("mirrored"))
-assert make_strategy("mirrored").num_replicas_in_sync == 2
-np.testing.assert_allclose(one[0], two[0], rtol=2e-5, atol=1e-6)
-for a, b in zip(one[1] + one[2], two[1] + two[2]):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+def sgd(): return keras.optimizers.SGD(0.1)
+def adam(): return FusedAdam(learning_rate=1e-3, epsilon=1e-4)
+
+one = {sgd: three_steps(1, sgd), adam: three_steps(1, adam)}
+for case in sys.argv[1:]:
+    arguments = eval(f"dict({case})")
+    optimizer = arguments["optimizer"]
+    expected, found = one[optimizer], three_steps(**arguments)
+    np.testing.assert_allclose(expected[0], found[0], rtol=2e-5, atol=1e-6, err_msg=case)
+    np.testing.assert_allclose(expected[1], found[1], rtol=1e-5, err_msg=case)
+    for a, b in zip(expected[2] + expected[3], found[2] + found[3]):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=case)
 """
 
+CASES = {
+    "two replicas": ["replicas=2, optimizer=sgd", "replicas=2, optimizer=adam"],
+    "four replicas": ["replicas=4, optimizer=adam"],
+    "four parts of the batch": [
+        "replicas=1, optimizer=sgd, accumulation_steps=4",
+        "replicas=2, optimizer=adam, accumulation_steps=2",
+    ],
+    "recomputed activations": [
+        "replicas=1, optimizer=adam, remat=True",
+        "replicas=1, optimizer=adam, remat=True, accumulation_steps=2, jit_compile=True",
+    ],
+}
 
-def test_two_replicas_take_the_same_steps_as_one():
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_training_step_is_that_of_one_replica(case):
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=400
+        [sys.executable, "-c", SCRIPT, *CASES[case]],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        cwd=ROOT,
     )
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""A function of arrays, spread over the replicas of a strategy."""
+"""A function of arrays, spread over the replicas of a strategy, on all workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def on_replicas(
     """`function`, compiled, with its arrays cut along the first axis, a piece for each replica.
 
     Args:
-        strategy: where to run.
+        strategy: where to run. With several workers, all must call it with the same arrays.
         function: of tensors, returns a structure of tensors whose first axis is that of its
             arguments.
         batch_size: shorter arrays are padded to this length by their last row, and what comes of
@@ -25,9 +25,24 @@ def on_replicas(
         structure with NumPy arrays, the replicas' parts joined in order.
     """
     replicas = strategy.num_replicas_in_sync
-    compiled = tf.function(lambda arguments: strategy.run(function, args=arguments))
+    several_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    dtypes: list[tf.DType] = []  # of the results
 
-    def joined(parts):
+    def piece(*arguments):
+        results = function(*arguments)
+        dtypes[:] = [result.dtype for result in tf.nest.flatten(results)]
+        return tf.nest.map_structure(_gatherable, results) if several_workers else results
+
+    @tf.function
+    def compiled(arguments):
+        results = strategy.run(piece, args=arguments)
+        if several_workers:
+            return tf.nest.map_structure(lambda parts: strategy.gather(parts, axis=0), results)
+        return results
+
+    def joined(parts, dtype):
+        if several_workers:
+            return parts.numpy().astype(dtype.as_numpy_dtype)
         return np.concatenate([p.numpy() for p in strategy.experimental_local_results(parts)])
 
     def call(*arrays: np.ndarray):
@@ -42,7 +57,13 @@ def on_replicas(
 
         distribute = strategy.experimental_distribute_values_from_function
         arguments = tuple(distribute(piece_of(k)) for k in range(len(arrays)))
-        results = tf.nest.map_structure(joined, compiled(arguments))
+        parts = compiled(arguments)
+        whole = [joined(part, dtype) for part, dtype in zip(tf.nest.flatten(parts), dtypes)]
+        results = tf.nest.pack_sequence_as(parts, whole)
         return tf.nest.map_structure(lambda r: r[:rows], results) if missing else results
 
     return call
+
+
+def _gatherable(result: tf.Tensor) -> tf.Tensor:
+    return tf.cast(result, tf.int32) if result.dtype == tf.uint8 else result  # as collectives ask

@@ -1,0 +1,102 @@
+"""The workers of a job: which of them writes, and how they come to the same decision."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf.errors import TryAgain
+
+Result = TypeVar("Result")
+
+# What the collectives of TensorFlow raise when a worker is gone.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+)
+
+
+class Cluster:
+    """The processes that share a strategy: one, or those of a `MultiWorkerMirroredStrategy`.
+
+    All of them must make the same calls in the same order.
+
+    Attributes:
+        num_workers: how many there are.
+        index: which one this is; 0 is the chief, who alone writes.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self._strategy = strategy
+        self.num_workers, self.index = 1, 0
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver = strategy.cluster_resolver
+            names = [
+                (kind, i)
+                for kind in ("chief", "worker")
+                for i in range(len(resolver.cluster_spec().as_dict().get(kind, ())))
+            ]
+            self.num_workers = max(len(names), 1)
+            self.index = names.index((resolver.task_type, resolver.task_id)) if names else 0
+        self._sum = tf.function(
+            lambda values: strategy.reduce(
+                tf.distribute.ReduceOp.SUM, strategy.run(tf.identity, args=(values,)), axis=None
+            )
+        )
+
+    @property
+    def is_chief(self) -> bool:
+        return self.index == 0
+
+    def everyone(self, numbers: Sequence[int]) -> np.ndarray:
+        """What each worker says: int64 `[num_workers, len(numbers)]`, the chief's row first.
+
+        Raises:
+            TryAgain: a worker is gone.
+        """
+        rows = np.zeros([self.num_workers, len(numbers)], np.int64)
+        rows[self.index] = numbers
+        if self.num_workers == 1:
+            return rows
+        unsaid = [rows]  # by the first of this worker's replicas, for all of them
+
+        def say(_):
+            return tf.constant(unsaid.pop() if unsaid else np.zeros_like(rows))
+
+        with self.collective():
+            values = self._strategy.experimental_distribute_values_from_function(say)
+            return self._sum(values).numpy()
+
+    def barrier(self) -> None:
+        """Returns when every worker has come here."""
+        self.everyone([1])
+
+    def chief_first(self, work: Callable[[], Result]) -> Result:
+        """Every worker does some work, the others when the chief has done it."""
+        if not self.is_chief:
+            self.barrier()
+        result = work()
+        if self.is_chief:
+            self.barrier()
+        return result
+
+    @contextlib.contextmanager
+    def collective(self) -> Iterator[None]:
+        """Around what all workers do together: the loss of one becomes `TryAgain`."""
+        try:
+            yield
+        except _LOST as error:
+            if self.num_workers == 1:
+                raise
+            reason = str(error).strip().splitlines()[-1][:200]
+            raise TryAgain(
+                f"worker {self.index} lost another worker ({reason}); start all of them again, "
+                "and they go on from the last checkpoint"
+            ) from error

@@ -1,0 +1,86 @@
+"""One trainer a workdir."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.files import write_atomically
+
+
+class WorkdirLock:
+    """Holds a workdir for this process.
+
+    On a file system of this machine the lock is the kernel's: a second trainer is refused, and a
+    trainer that dies, however it dies, lets go. Elsewhere (`gs://`, network mounts without locks)
+    nobody can tell a dead trainer from a slow one, so the newer one takes over and the older one
+    stops at its next write: `check`.
+
+    Args:
+        workdir: the folder.
+
+    Raises:
+        UserError: another process trains there.
+    """
+
+    def __init__(self, workdir: str):
+        self._workdir = workdir
+        self._owner = os.path.join(workdir, "trainer.json")
+        self._me = json.dumps(
+            {"host": socket.gethostname(), "pid": os.getpid(), "mark": os.urandom(8).hex()}
+        )
+        self._file = None
+        if "://" not in workdir:
+            self._file = self._locked(os.path.join(workdir, ".lock"))
+        write_atomically(self._owner, self._me)
+
+    def check(self) -> None:
+        """Before a write.
+
+        Raises:
+            UserError: another process has taken the workdir over, or it is gone.
+        """
+        owner = self._read()
+        if owner is None:
+            raise UserError(
+                f"--workdir={self._workdir} was removed or cannot be read any more; bring it back "
+                "and give the same command, or train into another"
+            )
+        if owner != self._me:
+            raise UserError(
+                f"--workdir={self._workdir} was taken over by another trainer, {owner}; this one "
+                "stops and has written nothing since"
+            )
+
+    def release(self) -> None:
+        """Lets another process train here."""
+        if self._read() == self._me:
+            tf.io.gfile.remove(self._owner)
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self) -> str | None:
+        try:
+            with tf.io.gfile.GFile(self._owner) as file:
+                return file.read()
+        except (tf.errors.OpError, OSError):
+            return None
+
+    def _locked(self, path: str):
+        file = open(path, "a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"--workdir={self._workdir} is in use by another trainer, {self._read()}; wait "
+                "for its end, stop it, or give another --workdir"
+            ) from None
+        except OSError:  # a mount without locks
+            file.close()
+            return None
+        return file

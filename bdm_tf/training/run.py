@@ -1,0 +1,203 @@
+"""A run under way: calls to the device, cadences, logging, saving, stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from bdm_tf.errors import UserError
+from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
+from bdm_tf.training.cluster import Cluster
+from bdm_tf.training.signals import StopRequest
+from bdm_tf.training.state import TrainState
+from bdm_tf.training.trainer import Trainer
+from bdm_tf.training.workdir import Workdir
+
+_CALL_SECONDS = 2.0  # a call to the device lasts about this long, so that a stop request is heard
+
+
+@dataclass(frozen=True)
+class Cadences:
+    """Steps between two of a kind; 0 is never. All but `calls` also happen at the last step."""
+
+    calls: int
+    log: int
+    checkpoint: int
+    evaluate: int
+    sample: int
+
+    def next_stop(self, step: int, num_steps: int) -> int:
+        """Steps until something is due."""
+        every = (self.log, self.checkpoint, self.evaluate, self.sample)
+        return min([num_steps - step] + [n - step % n for n in every if n])
+
+
+class Run:
+    """Takes a run's steps.
+
+    Args:
+        trainer, state: what takes them, and what they change.
+        cluster: the workers, all of which take them.
+        files, checkpoints: where the chief writes.
+        cadences: when.
+        learning_rate: of a step.
+        eval_loss: measures the evaluation split.
+        preview: draws uint8 samples.
+        data_failure: why a batch could not be read, if so.
+    """
+
+    def __init__(
+        self,
+        *,
+        trainer: Trainer,
+        state: TrainState,
+        cluster: Cluster,
+        files: Workdir,
+        checkpoints: Checkpoints,
+        cadences: Cadences,
+        learning_rate: Callable[[int], float],
+        eval_loss: Callable[[], float],
+        preview: Callable[[], np.ndarray],
+        data_failure: Callable[[], UserError | None],
+    ):
+        self._trainer, self._state, self._cluster = trainer, state, cluster
+        self._files, self._checkpoints, self._cadences = files, checkpoints, cadences
+        self._learning_rate, self._eval_loss, self._preview = learning_rate, eval_loss, preview
+        self._data_failure = data_failure
+
+    def go(self, iterator: Iterator, start: int, num_steps: int) -> int | None:
+        """Goes from step `start` to `num_steps` and saves.
+
+        Returns:
+            None, or the number of the signal that stopped it before.
+
+        Raises:
+            UserError: the loss is no longer finite, data cannot be read, files not be written.
+            TryAgain: a worker is gone.
+        """
+        bar = tqdm(total=num_steps, initial=start, unit="step", disable=not self._cluster.is_chief)
+        step, clock = start, _Clock(self._trainer.batch_size)
+        with StopRequest() as stop, bar:
+            while step < num_steps:
+                count = min(self._cadences.calls, clock.steps_in(_CALL_SECONDS))
+                count = min(count, self._cadences.next_stop(step, num_steps))
+                said = self._cluster.everyone([count, stop.signal_number or 0])
+                count, signal_number = int(said[0, 0]), int(said[:, 1].max())
+                if signal_number:
+                    path = self._save(step) if step > start else self._checkpoints.latest()
+                    self._checkpoints.wait()
+                    bar.close()
+                    print(f"stopped at step {step}, saved as {path}; the same command goes on")
+                    return signal_number
+                with clock.call(count):
+                    records = self._steps(iterator, count)
+                self._check_finite(records, step)
+                step += count
+                self._state.window.add(records)
+                if step - count > start:
+                    bar.update(count)
+                else:  # what built the graph says nothing about the time left
+                    bar.reset()
+                    bar.initial = bar.last_print_n = bar.n = step
+                    bar.refresh()
+                self._report(step, num_steps, clock, bar)
+        self._checkpoints.wait()
+        latest = self._checkpoints.latest()
+        if latest is None or checkpoint_step(latest) < step:
+            self._save(step)
+            self._checkpoints.wait()
+        return None
+
+    def _steps(self, iterator: Iterator, count: int) -> np.ndarray:
+        try:
+            with self._cluster.collective():
+                return self._trainer.run(iterator, count)
+        except (tf.errors.OpError, UserError):
+            failure = self._data_failure()
+            if failure:  # a damaged file, met while streaming
+                raise failure from None
+            raise
+
+    def _report(self, step: int, num_steps: int, clock: _Clock, bar: tqdm) -> None:
+        """Does what is due after a step."""
+
+        def due(cadence):
+            return cadence and (step % cadence == 0 or step == num_steps)
+
+        scalars = {}
+        if due(self._cadences.log):
+            scalars = self._state.window.averages()
+            scalars["learning_rate"] = self._learning_rate(step - 1)
+            scalars |= clock.images_per_second()
+            rate = scalars.get("images_per_second", 0.0)
+            bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {rate:.0f} img/s")
+            self._state.window.clear()
+        if due(self._cadences.evaluate):
+            with self._cluster.collective():
+                scalars["eval_loss"] = self._eval_loss()
+        if scalars:
+            with self._files.writing():
+                self._files.write_metrics(step, scalars)
+        if due(self._cadences.checkpoint):
+            self._save(step)
+        if due(self._cadences.sample):
+            with self._cluster.collective():
+                images = self._preview()
+            with self._files.writing():
+                self._files.write_samples(step, images)
+        if scalars:  # what was not training does not count as training time
+            clock.restart()
+
+    def _save(self, step: int) -> str:
+        self._state.window.store()
+        with self._files.writing():
+            return self._checkpoints.save(step)
+
+    def _check_finite(self, records: np.ndarray, step: int) -> None:
+        bad = ~np.isfinite(records[:, :2]).all(axis=1)
+        if bad.any():
+            self._checkpoints.wait()
+            saved = self._checkpoints.latest() or "none was saved"
+            raise UserError(
+                f"the loss is not finite at step {step + int(bad.argmax()) + 1}; the last good "
+                f"checkpoint ({saved}) is untouched. A lower train.learning_rate, "
+                "train.clip_norm or train.warmup_steps may help."
+            )
+
+
+class _Clock:
+    """Training speed, the first call left out: it builds the graph."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._steps_per_second: float | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        self._began, self._steps = time.monotonic(), 0
+
+    def steps_in(self, seconds: float) -> int:
+        return max(1, int((self._steps_per_second or 0.0) * seconds))
+
+    @contextlib.contextmanager
+    def call(self, count: int) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        if self._steps_per_second is None:
+            self._steps_per_second = 1e-9
+            self.restart()
+        else:
+            self._steps_per_second = count / max(time.monotonic() - began, 1e-9)
+            self._steps += count
+
+    def images_per_second(self) -> dict[str, float]:
+        if not self._steps:
+            return {}
+        elapsed = max(time.monotonic() - self._began, 1e-9)
+        return {"images_per_second": self._steps * self._batch_size / elapsed}
