@@ -140,6 +140,8 @@ class Trainer:
         losses = tf.TensorArray(tf.float32, size=self._parts, element_shape=[size])
         total = [tf.zeros_like(weight) for weight in self._state.weights]
         for i in tf.range(self._parts):
+            # One after the other: parts under way together would need the memory of both.
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
             rows = tf.range(size) + i * size
             part_losses, gradients = part(
                 tf.gather(x, rows), tf.gather(t, rows), tf.gather(noise, rows), row + i * size

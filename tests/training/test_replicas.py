@@ -27,8 +27,7 @@ def three_steps(replicas, optimizer, remat=False, **settings):
     strategy = (tf.distribute.MirroredStrategy(names) if replicas > 1
                 else tf.distribute.OneDeviceStrategy(names[0]))
     keras.utils.set_random_seed(0)
-    small = dict(channels=8, channel_multipliers=(1, 2), num_res_blocks=1,
-                 attention_resolutions=(4,), remat=remat)
+    small = dict(channels=8, channel_multipliers=(1,), num_res_blocks=1, remat=remat)
     with strategy.scope():
         model = Model((8, 8, 1), lambda **kwargs: UNet(**small, **kwargs), BlurringProcess,
                       PredictionMSE())
@@ -48,27 +47,29 @@ def three_steps(replicas, optimizer, remat=False, **settings):
 def sgd(): return keras.optimizers.SGD(0.1)
 def adam(): return FusedAdam(learning_rate=1e-3, epsilon=1e-4)
 
-one = {sgd: three_steps(1, sgd), adam: three_steps(1, adam)}
+expected = {}
 for case in sys.argv[1:]:
-    arguments = eval(f"dict({case})")
-    optimizer = arguments["optimizer"]
-    expected, found = one[optimizer], three_steps(**arguments)
-    np.testing.assert_allclose(expected[0], found[0], rtol=2e-5, atol=1e-6, err_msg=case)
-    np.testing.assert_allclose(expected[1], found[1], rtol=1e-5, err_msg=case)
-    for a, b in zip(expected[2] + expected[3], found[2] + found[3]):
+    given = eval(f"dict({case})")
+    kind = given["optimizer"], given.get("jit_compile", False)  # XLA draws other random numbers
+    if kind not in expected:
+        expected[kind] = three_steps(1, kind[0], jit_compile=kind[1])
+    one, found = expected[kind], three_steps(**given)
+    np.testing.assert_allclose(one[0], found[0], rtol=2e-5, atol=1e-6, err_msg=case)
+    np.testing.assert_allclose(one[1], found[1], rtol=1e-5, err_msg=case)
+    for a, b in zip(one[2] + one[3], found[2] + found[3]):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=case)
 """
 
 CASES = {
     "two replicas": ["replicas=2, optimizer=sgd", "replicas=2, optimizer=adam"],
     "four replicas": ["replicas=4, optimizer=adam"],
-    "four parts of the batch": [
-        "replicas=1, optimizer=sgd, accumulation_steps=4",
+    "parts of the batch": [
+        "replicas=1, optimizer=adam, accumulation_steps=4",
         "replicas=2, optimizer=adam, accumulation_steps=2",
     ],
     "recomputed activations": [
         "replicas=1, optimizer=adam, remat=True",
-        "replicas=1, optimizer=adam, remat=True, accumulation_steps=2, jit_compile=True",
+        "replicas=1, optimizer=sgd, remat=True, accumulation_steps=2, jit_compile=True",
     ],
 }
 
@@ -79,7 +80,7 @@ def test_the_training_step_is_that_of_one_replica(case):
         [sys.executable, "-c", SCRIPT, *CASES[case]],
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=600,
         cwd=ROOT,
     )
     assert result.returncode == 0, result.stderr[-3000:]
