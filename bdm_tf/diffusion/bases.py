@@ -10,6 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from bdm_tf import files
+from bdm_tf.diffusion.products import float64_product, orthonormal_product
 from bdm_tf.errors import UserError, check_counts
 
 # Beyond it float32's rounding of u, 6e-8, would show in the pixels.
@@ -45,11 +46,11 @@ class Basis(abc.ABC):
 
     def to_frequency(self, x: tf.Tensor) -> tf.Tensor:
         """Returns `u = P^-1 x`."""
-        return _product(*self.inverse_matrices(*x.shape[1:3]), x)
+        return float64_product(*self.inverse_matrices(*x.shape[1:3]), x)
 
     def to_pixel(self, u: tf.Tensor) -> tf.Tensor:
         """Returns `x = P u`, the inverse of `to_frequency`."""
-        return _product(*self.matrices(*u.shape[1:3]), u)
+        return float64_product(*self.matrices(*u.shape[1:3]), u)
 
     def noise(self, white: tf.Tensor) -> tf.Tensor:
         """Returns noise in pixel space, `eps = P u_eps`, from standard normal noise (Eq. 29).
@@ -61,7 +62,7 @@ class Basis(abc.ABC):
     def pixel_variance(self, variance: tf.Tensor) -> tf.Tensor:
         """Returns the diagonal of `P diag(variance) P^T`; both variances are `[B, H, W, 1]`."""
         rows, columns = self.matrices(*variance.shape[1:3])
-        return _product(rows**2, columns**2, variance)
+        return float64_product(rows**2, columns**2, variance)
 
 
 @gin.register
@@ -69,17 +70,35 @@ class DCT(Basis):
     """The orthonormal two-dimensional cosine transform of any H and W (Eq. 9, 13).
 
     The lowest frequency is at `[:, 0, 0, :]`; lambda is `pi^2 (i^2 / H^2 + j^2 / W^2)` (A.1).
+
+    Args:
+        method: "fft" is `tf.signal.dct`, "matmul" a product with the matrix of cosines (see
+            `orthonormal_product`), "auto" matmul on TPUs and fft elsewhere: `docs/tpu.md` has the
+            figures. In float32 they are equal.
+
+    Raises:
+        UserError: there is no such method.
     """
+
+    def __init__(self, method: str = "auto"):
+        if method not in ("auto", "fft", "matmul"):
+            raise UserError(f"DCT.method={method!r} must be 'auto', 'fft' or 'matmul'")
+        on_tpu = bool(tf.config.list_logical_devices("TPU"))
+        self._by_matrix = method == "matmul" or (method == "auto" and on_tpu)
 
     def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         return _cosines(height), _cosines(width)
 
     def to_frequency(self, x: tf.Tensor) -> tf.Tensor:
         """Returns `u = V^T x`, the DCT-II of both spatial axes."""
+        if self._by_matrix:
+            return orthonormal_product(*self.inverse_matrices(*x.shape[1:3]), x)
         return _on_both_axes(lambda a: tf.signal.dct(a, type=2, norm="ortho"), x)
 
     def to_pixel(self, u: tf.Tensor) -> tf.Tensor:
         """Returns `x = V u`, the inverse of `to_frequency`."""
+        if self._by_matrix:
+            return orthonormal_product(*self.matrices(*u.shape[1:3]), u)
         return _on_both_axes(lambda a: tf.signal.idct(a, type=2, norm="ortho"), u)
 
 
@@ -229,12 +248,6 @@ class MatrixBasis(Basis):
     def noise(self, white: tf.Tensor) -> tf.Tensor:
         """Returns `eps = P white`, whose covariance is `P P^T` (Eq. 29)."""
         return self.to_pixel(white)
-
-
-def _product(rows: np.ndarray, columns: np.ndarray, x: tf.Tensor) -> tf.Tensor:
-    """`rows x columns^T` per channel; float64, as GPUs and TPUs round float32 products' factors."""
-    wide = tf.einsum("ih,bhwc->biwc", rows, tf.cast(x, tf.float64))
-    return tf.cast(tf.einsum("jw,biwc->bijc", columns, wide), tf.float32)
 
 
 def _on_both_axes(transform, x: tf.Tensor) -> tf.Tensor:
