@@ -1,5 +1,6 @@
 """Small data sets and runs that several tests share."""
 
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,26 @@ def kill_after(arguments, pattern, count):
     process.kill()
     process.communicate()
     return seen
+
+
+def saved_values(workdir):
+    """All that a workdir's newest checkpoint holds, name to array."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(os.path.join(workdir, "checkpoints"))
+    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
+    return {
+        n: reader.get_tensor(n) for n in names if n != "save_counter/.ATTRIBUTES/VARIABLE_VALUE"
+    }
+
+
+def metrics(workdir):
+    """The rows of metrics.jsonl without what differs from run to run."""
+    with open(os.path.join(workdir, "metrics.jsonl")) as file:
+        rows = [json.loads(line) for line in file]
+    for row in rows:
+        row.pop("images_per_second", None)
+    return rows
 
 
 @pytest.fixture(scope="session")

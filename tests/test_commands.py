@@ -9,26 +9,17 @@ import subprocess
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
-from tests.conftest import ROOT, command, kill_after, run, train_command
-
-
-def saved_values(workdir):
-    reader = tf.train.load_checkpoint(os.path.join(workdir, "checkpoints"))
-    names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
-    return {
-        n: reader.get_tensor(n) for n in names if n != "save_counter/.ATTRIBUTES/VARIABLE_VALUE"
-    }
-
-
-def metrics(workdir):
-    with open(os.path.join(workdir, "metrics.jsonl")) as file:
-        rows = [json.loads(line) for line in file]
-    for row in rows:
-        row.pop("images_per_second", None)
-    return rows
+from tests.conftest import (
+    ROOT,
+    command,
+    kill_after,
+    metrics,
+    run,
+    saved_values,
+    train_command,
+)
 
 
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(

@@ -1,0 +1,149 @@
+"""Two worker processes with TF_CONFIG: the steps of one process; one killed and started again."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.conftest import metrics, run, saved_values, train_command
+
+SETTINGS = ["train.sample_every = 6", "train.sample_images = 3", "train.sample_num_steps = 2"]
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def start_workers(arguments):
+    """Starts two workers; the chief is the first."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    workers = []
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        workers.append(
+            subprocess.Popen(
+                arguments,
+                env={**os.environ, "TF_CONFIG": config},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd=os.path.expanduser("~"),
+            )
+        )
+    return workers
+
+
+def endings(workers):
+    """The exit status and what was written, `(status, stdout, stderr)`, of each."""
+    found = []
+    for worker in workers:
+        out, err = worker.communicate(timeout=400)
+        found.append((worker.returncode, out.decode(), err.decode()))
+    return found
+
+
+def wait_for_step(worker, step):
+    """Reads the chief's progress until it has come to a step; returns False if it ended before."""
+    seen = b""
+    while worker.poll() is None:
+        seen += worker.stderr.read(1)
+        shown = re.findall(rb" (\d+)/\d+ ", seen)
+        if shown and int(shown[-1]) >= step:
+            return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, digits_dir):
+    workdir = str(tmp_path_factory.mktemp("workers") / "run")
+    arguments = train_command(workdir, digits_dir, *SETTINGS, extra=["--strategy=multi_worker"])
+    for status, _, err in endings(start_workers(arguments)):
+        assert status == 0, err[-3000:]
+    return workdir
+
+
+def test_two_workers_take_the_steps_of_one_process(undisturbed, tmp_path, digits_dir):
+    workdir = str(tmp_path / "one")
+    result = run(train_command(workdir, digits_dir, *SETTINGS))
+    assert result.returncode == 0, result.stderr[-3000:]
+    one, two = saved_values(workdir), saved_values(undisturbed)
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_allclose(one[name], two[name], rtol=2e-4, atol=1e-6, err_msg=name)
+    for a, b in zip(metrics(workdir), metrics(undisturbed), strict=True):
+        assert a == pytest.approx(b, rel=1e-5)
+    files = [sorted(os.listdir(os.path.join(path, "samples"))) for path in (workdir, undisturbed)]
+    assert files[0] == files[1] == ["final.png", "step_00000006.png", "step_00000012.png"]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_worker_ends_the_other_and_both_go_on_to_the_same_bits(
+    killed, undisturbed, tmp_path, digits_dir
+):
+    workdir = str(tmp_path / "disturbed")
+    arguments = train_command(workdir, digits_dir, *SETTINGS, extra=["--strategy=multi_worker"])
+    workers = start_workers(arguments)
+    assert wait_for_step(workers[0], 6)
+    workers[killed].kill()
+    status, _, err = endings(workers)[1 - killed]
+    if killed == 1:
+        assert status == 75 and "Traceback" not in err, err[-3000:]
+        assert "worker 0 lost another worker" in err and "start all of them again" in err
+    else:  # without its coordinator TensorFlow may end a worker before it can say anything
+        assert status in (75, -signal.SIGABRT), err[-3000:]
+    for status, _, err in endings(start_workers(arguments)):
+        assert status == 0, err[-3000:]
+    whole, resumed = saved_values(undisturbed), saved_values(workdir)
+    for name in whole:
+        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert metrics(undisturbed) == metrics(workdir)
+
+
+def test_sigterm_to_one_worker_stops_both_at_one_step(tmp_path, digits_dir):
+    workdir = str(tmp_path / "stopped")
+    arguments = train_command(
+        workdir, digits_dir, "train.num_steps = 1000000", extra=["--strategy=multi_worker"]
+    )
+    workers = start_workers(arguments)
+    assert wait_for_step(workers[0], 1)
+    workers[1].send_signal(signal.SIGTERM)
+    stopped = [re.search(r"stopped at step (\d+)", out) for _, out, _ in check(endings(workers))]
+    assert stopped[0].group(1) == stopped[1].group(1)
+    path = os.path.join(workdir, "checkpoints", f"ckpt-{stopped[0].group(1)}.index")
+    assert os.path.exists(path)
+
+
+def check(found):
+    for status, _, err in found:
+        assert status == 128 + signal.SIGTERM, err[-3000:]
+    return found
+
+
+BAD_CLUSTERS = {
+    "none": ("", "names no workers"),
+    "no json": ("{cluster", "does not describe workers"),
+    "no such task": (
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 3}}',
+        "it has no task",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CLUSTERS)
+def test_a_wrong_tf_config_is_explained(case, tmp_path, digits_dir, monkeypatch):
+    text, message = BAD_CLUSTERS[case]
+    monkeypatch.setenv("TF_CONFIG", text)
+    result = run(train_command(tmp_path, digits_dir, extra=["--strategy=multi_worker"]))
+    assert result.returncode == 1 and message in result.stderr
+    assert '"task": {"type": "worker", "index": 0}' in result.stderr
+    assert "Traceback" not in result.stderr
