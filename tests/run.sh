@@ -7,4 +7,6 @@ venv="${VENV:-.venv}"
 "$venv/bin/pip" install --quiet -e ".[test]"
 "$venv/bin/ruff" check .
 "$venv/bin/mypy"
-"$venv/bin/python" -m pytest
+# A process for each core, each with one thread: twice as fast as one process with many.
+export TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+"$venv/bin/python" -m pytest --numprocesses=auto --dist=loadfile
