@@ -43,6 +43,10 @@ class ImageFolder:
         self._eval_split = eval_split
         self._max_bytes = max_memory_gb * 2**30
 
+    def image_shape(self) -> tuple[int, int, int]:
+        """The images' `(H, W, C)`."""
+        return (*self._size, self._channels)
+
     def load(
         self, data_dir: str | None, on_corrupt_image: str = "stop"
     ) -> tuple[Images, Images | None]:

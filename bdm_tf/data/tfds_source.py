@@ -55,6 +55,28 @@ class TFDSImages:
                 cannot be fetched.
         """
         builder = prepared_builder(self._name, data_dir)
+        shape = self._shape(builder)
+        train_split, eval_split = self._splits
+        train = self._records(builder, train_split, shape)
+        evaluation = self._records(builder, eval_split, shape) if eval_split else None
+        if train.num_images * float(np.prod(shape)) > self._max_bytes:
+            return train, evaluation
+        array = np.empty((train.num_images, *shape), np.uint8)
+        for start, batch in zip(range(0, len(array), 500), train.in_order(500)):
+            array[start : start + len(batch)] = batch
+        return InMemoryImages(array, train.description), evaluation
+
+    def image_shape(self) -> tuple[int, int, int]:
+        """The images' `(H, W, C)`, for which no data need be there.
+
+        Raises:
+            UserError: unknown data set, or no image in it.
+        """
+        import tensorflow_datasets as tfds
+
+        return self._shape(_known_builder(tfds, self._name, tfds.core.constants.DATA_DIR))
+
+    def _shape(self, builder) -> tuple[int, int, int]:
         features = dict(builder.info.features)
         keys = sorted(key for key, feature in features.items() if _is_image(feature))
         if self._key not in keys:
@@ -65,16 +87,7 @@ class TFDSImages:
         size = self._size or tuple(stored)
         if None in size:
             raise UserError(f"the images of {self._name} differ in size: set TFDSImages.image_size")
-        shape = (*size, channels or 3)
-        train_split, eval_split = self._splits
-        train = self._records(builder, train_split, shape)
-        evaluation = self._records(builder, eval_split, shape) if eval_split else None
-        if train.num_images * float(np.prod(shape)) > self._max_bytes:
-            return train, evaluation
-        array = np.empty((train.num_images, *shape), np.uint8)
-        for start, batch in zip(range(0, len(array), 500), train.in_order(500)):
-            array[start : start + len(batch)] = batch
-        return InMemoryImages(array, train.description), evaluation
+        return (*size, channels or 3)
 
     def _records(self, builder, split: str, shape) -> RecordImages:
         try:
@@ -113,14 +126,7 @@ def prepared_builder(name: str, data_dir: str | None):
     # TFDS would ask its public bucket about every data set, for minutes where there is no network.
     tfds.core.utils.gcs_utils._is_gcs_disabled = True
     directory = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
-    try:
-        builder = _builder(tfds, name, directory)
-    except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
-        close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"TFDS has no data set {name!r}{hint}") from error
-    except (ValueError, AssertionError) as error:  # an unknown configuration or version
-        raise UserError(f"TFDS cannot open {name!r}: {error}") from error
+    builder = _known_builder(tfds, name, directory)
     if builder.info.splits:
         stored = builder.info.file_format
         if stored != tfds.core.FileFormat.TFRECORD:
@@ -137,6 +143,17 @@ def prepared_builder(name: str, data_dir: str | None):
     except Exception as error:  # whatever a download or a disk can raise
         raise UserError(_missing(name, directory, str(error))) from error
     return builder
+
+
+def _known_builder(tfds, name: str, directory: str):
+    try:
+        return _builder(tfds, name, directory)
+    except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
+        close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise UserError(f"TFDS has no data set {name!r}{hint}") from error
+    except (ValueError, AssertionError) as error:  # an unknown configuration or version
+        raise UserError(f"TFDS cannot open {name!r}: {error}") from error
 
 
 def _builder(tfds, name: str, directory: str):

@@ -65,7 +65,7 @@ class Trainer:
         self.batch_size, self._seed = batch_size, seed
         self._ema_decay, self._clip_norm = ema_decay, clip_norm
         self._parts = accumulation_steps
-        self._step = tf.function(self._replica_step, jit_compile=jit_compile or None)
+        self._step = tf.function(self.replica_step, jit_compile=jit_compile or None)
         self._eval = on_replicas(strategy, self._eval_losses)
 
     @tf.function
@@ -97,7 +97,16 @@ class Trainer:
             losses.append(np.mean(self._eval(x, t, noise)))
         return float(np.mean(losses))
 
-    def _replica_step(self, batch, step):
+    def replica_step(self, batch, step):
+        """One replica's share of a training step; called in replica context.
+
+        Args:
+            batch: "image" float32 `[b, H, W, C]` and "row", its first row in the global batch.
+            step: int64, the number of the step.
+
+        Returns:
+            float32 `[STEP_RECORD]`, of the global batch.
+        """
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
         t, noise = self._draw(step, self.batch_size)

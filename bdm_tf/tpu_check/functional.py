@@ -1,0 +1,206 @@
+"""A function that reads and writes variables, as one that takes and returns their values.
+
+TensorFlow lowers for a device that is not there only what holds no variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
+
+from bdm_tf.errors import UserError
+
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_LOOPS = ("While", "StatelessWhile")
+
+
+@dataclass(frozen=True)
+class Pure:
+    """A function without variables.
+
+    Attributes:
+        function: takes `specs` and returns the original's results, then the values written.
+        specs: of the original's arguments, then of each variable.
+        num_arguments: how many of `specs` are the original's.
+        num_results: how many of its results come before the values written.
+        aliases: for each value written, in order, the number of the argument that it replaces.
+        operations: the original's operations by name, to say where one was written.
+    """
+
+    function: Callable
+    specs: list[tf.TensorSpec]
+    num_arguments: int
+    num_results: int
+    aliases: list[int]
+    operations: dict[str, tf.Operation]
+
+
+class _Cell:
+    """A variable while its function is replayed: the value that it has now."""
+
+    def __init__(self, value: tf.Tensor):
+        self.value, self.written = value, False
+
+    def write(self, value: tf.Tensor) -> None:
+        self.value, self.written = value, True
+
+
+def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
+    """Rewrites a function of tensors whose graph reads and writes variables.
+
+    The graph is TensorFlow's own, replayed operation by operation in the order it was made in;
+    only operations on variables are put in terms of values. Loops may read variables, not write
+    them.
+
+    Raises:
+        UserError: an operation on a variable is not known here.
+    """
+    concrete = tf.function(function).get_concrete_function(*specs)
+    captured = concrete.captured_inputs
+    state = [_held(c) for c in captured if c.dtype == tf.resource]
+    outputs = concrete.graph.outputs
+    written: list[int] = []
+
+    def replayed(*values):
+        arguments, cells = values[: len(specs)], [_Cell(v) for v in values[len(specs) :]]
+        remaining = iter(cells)
+        inputs = [next(remaining) if c.dtype == tf.resource else c for c in captured]
+        results = _replay(concrete.graph, [*arguments, *inputs])
+        written[:] = [i for i, cell in enumerate(cells) if cell.written]
+        return [*results, *(cells[i].value for i in written)]
+
+    compiled = tf.function(replayed, jit_compile=True, autograph=False)
+    compiled.get_concrete_function(*specs, *state)  # which fills `written`
+    return Pure(
+        function=compiled,
+        specs=[*specs, *state],
+        num_arguments=len(specs),
+        num_results=len(outputs),
+        aliases=[len(specs) + i for i in written],
+        operations={op.name: op for op in concrete.graph.get_operations()},
+    )
+
+
+def _held(handle: tf.Tensor) -> tf.TensorSpec:
+    """What the variable behind a handle holds."""
+    held = handle._handle_data.shape_and_type[0]
+    return tf.TensorSpec(tf.TensorShape(held.shape), tf.as_dtype(held.dtype))
+
+
+def _replay(graph, inputs: Sequence) -> list:
+    """Puts a graph's operations into the current one; `inputs` are tensors or cells."""
+    now = {id(tensor): value for tensor, value in zip(graph.inputs, inputs)}
+    for op in graph.get_operations():
+        if op.type == "NoOp" or (op.outputs and id(op.outputs[0]) in now):
+            continue
+        given = [now[id(tensor)] for tensor in op.inputs]
+        if any(isinstance(value, _Cell) for value in given):
+            with tf.name_scope("on_variables"):  # no name that a copy needs
+                results = _on_cells(op, given)
+        else:
+            results = _copy(op, given)
+        now.update((id(tensor), value) for tensor, value in zip(op.outputs, results))
+    return [now[id(tensor)] for tensor in graph.outputs]
+
+
+def _on_cells(op: tf.Operation, given: list) -> list:
+    if op.type in _CALLS:
+        return _replay(_function(op, "f"), given)
+    if op.type in _LOOPS:
+        return _loop(op, given)
+    if op.type not in _ON_VARIABLES:
+        raise UserError(f"tpu_check does not know {op.type} ({op.name}) on a variable")
+    return _ON_VARIABLES[op.type](op, *given)
+
+
+def _copy(op: tf.Operation, inputs: list[tf.Tensor]) -> Sequence[tf.Tensor]:
+    graph = tf.compat.v1.get_default_graph()
+    copy = graph.create_op(
+        op.type,
+        inputs,
+        [tensor.dtype for tensor in op.outputs],
+        name=op.name,
+        attrs=dict(op.node_def.attr),
+    )
+    for ours, original in zip(copy.outputs, op.outputs):
+        if ours.dtype != tf.variant:
+            ours.set_shape(original.shape)
+    return copy.outputs
+
+
+def _function(op: tf.Operation, attribute: str):
+    """The graph of a function that an operation calls."""
+    name = op.get_attr(attribute).name
+    shapes = [None if t.dtype == tf.resource else t.shape for t in op.inputs]
+    library = op.graph.as_graph_def().library.function
+    definition = next(f for f in library if f.signature.name == name)
+    return function_def_to_graph(definition, input_shapes=shapes)
+
+
+def _loop(op: tf.Operation, given: list) -> list:
+    condition, body = _function(op, "cond"), _function(op, "body")
+    places = [i for i, value in enumerate(given) if not isinstance(value, _Cell)]
+
+    def filled(values):
+        whole = list(given)
+        for place, value in zip(places, values):
+            whole[place] = value
+        return whole
+
+    def go_on(*values):
+        return _replay(condition, filled(values))[0]
+
+    def once(*values):
+        results = _replay(body, filled(values))
+        if any(isinstance(v, _Cell) and v.written for v in results):
+            raise UserError(f"tpu_check: the loop {op.name} writes a variable")
+        return [results[place] for place in places]
+
+    before = [cell.written for cell in given if isinstance(cell, _Cell)]
+    for cell in given:
+        if isinstance(cell, _Cell):
+            cell.written = False
+    results = tf.while_loop(go_on, once, [given[place] for place in places])
+    for cell, flag in zip((c for c in given if isinstance(c, _Cell)), before):
+        cell.written = flag
+    return filled(results)
+
+
+def _read(op, cell):
+    return [tf.identity(cell.value)]
+
+
+def _assign(op, cell, value):
+    cell.write(value)
+    return []
+
+
+def _assign_add(op, cell, value):
+    cell.write(cell.value + value)
+    return []
+
+
+def _assign_sub(op, cell, value):
+    cell.write(cell.value - value)
+    return []
+
+
+def _adam(op, var, m, v, beta1_power, beta2_power, lr, beta1, beta2, epsilon, grad):
+    """TensorFlow's own lowering of `ResourceApplyAdam`, without Nesterov's momentum."""
+    alpha = lr * tf.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
+    m.write(m.value + (grad - m.value) * (1.0 - beta1))
+    v.write(v.value + (tf.square(grad) - v.value) * (1.0 - beta2))
+    var.write(var.value - m.value * alpha / (tf.sqrt(v.value) + epsilon))
+    return []
+
+
+_ON_VARIABLES = {
+    "ReadVariableOp": _read,
+    "AssignVariableOp": _assign,
+    "AssignAddVariableOp": _assign_add,
+    "AssignSubVariableOp": _assign_sub,
+    "ResourceApplyAdam": _adam,
+}

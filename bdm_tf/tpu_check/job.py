@@ -1,0 +1,171 @@
+"""`check`: lower, compile, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.files import make_parent, write_atomically
+from bdm_tf.tpu_check.cost import cycles, forward_flops
+from bdm_tf.tpu_check.lowering import Module, Problem, Uncompilable, lower, lowered_for
+from bdm_tf.tpu_check.steps import build, setting, use_defaults
+from bdm_tf.tpu_check.topology import Topology
+
+_MEMORY = re.compile(r"Ran out of memory.*?Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", re.DOTALL)
+_LESS_MEMORY = (
+    "take more chips, a smaller --batch_size, train.accumulation_steps = 2 or more, UNet.remat = "
+    "True, or UNet.dtype = 'mixed_bfloat16'"
+)
+
+
+def check(
+    what: str,
+    topology: Topology,
+    *,
+    batch_size: int | None = None,
+    image_shape: tuple[int, ...] | None = None,
+    output: str | None = None,
+) -> bool:
+    """Finds out what a TPU makes of gin's current configuration; prints it and writes `output`.
+
+    Args:
+        what: "train" or "sample".
+        topology: the slice.
+        batch_size: images over all chips; None is `train.batch_size`.
+        image_shape: `(H, W, C)`; None asks the data source.
+        output: path of a JSON file; None writes none.
+
+    Returns:
+        Whether the step compiles.
+
+    Raises:
+        UserError: the configuration cannot be used, or the compiler cannot be run.
+    """
+    make_parent(output)
+    shape = use_defaults(image_shape)
+    batch_size = batch_size or int(setting("batch_size"))
+    model, (function, specs) = build(what, batch_size, topology.num_chips)
+    per_core = batch_size // topology.num_chips
+    report = {
+        "what": what,
+        "topology": topology.name,
+        "chips": topology.num_chips,
+        "batch_size": batch_size,
+        "batch_size_per_core": per_core,
+        "image_shape": list(shape),
+        "parameters": sum(v.shape.num_elements() for v in model.network.trainable_variables),
+        "lowered_for": lowered_for(),
+        "tensorflow": tf.__version__,
+        "left_out": "the sum over the cores",
+    }
+    began = time.monotonic()
+    try:
+        module = lower(function, specs)
+    except Uncompilable as error:
+        report |= {"compiles": False, "problem": vars(error.problem)}
+    else:
+        report |= {"lowering_seconds": round(time.monotonic() - began, 1)}
+        report |= {"program_bytes": len(module.text)}
+        print(f"lowered in {report['lowering_seconds']} s; compiling", flush=True)
+        report |= judged(compiled(module, topology.name), topology)
+    if report["compiles"]:
+        passes = 3 if what == "train" else 1  # forward; and the gradients of inputs and weights
+        report["analytic_flops"] = passes * per_core * forward_flops(model.network, shape)
+    print(table(report))
+    if output:
+        write_atomically(output, json.dumps(report, indent=2) + "\n")
+        print(f"wrote {output}")
+    return report["compiles"]
+
+
+def compiled(module: Module, topology: str) -> dict:
+    """What the compiler's own process reports of a module.
+
+    Raises:
+        UserError: it reports nothing.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [os.path.join(folder, name) for name in ("m.mlir", "aliases.json", "report.json")]
+        for path, content in zip(paths, (module.text, json.dumps(module.aliases))):
+            with open(path, "w") as file:
+                file.write(content)
+        arguments = [*paths[:2], topology, paths[2]]
+        process = subprocess.run(
+            [sys.executable, "-m", "bdm_tf.tpu_check.compiling", *arguments],
+            capture_output=True,
+            text=True,
+        )
+        if process.returncode:
+            last = process.stderr.strip().splitlines()[-3:]
+            raise UserError("the TPU compiler ended without a result: " + " / ".join(last))
+        with open(paths[2]) as file:
+            return json.load(file)
+
+
+def judged(found: dict, topology: Topology) -> dict:
+    """What a report says of the compiler's result."""
+    error = found.get("error")
+    if error is not None:
+        memory = _MEMORY.search(error)
+        reason = error.strip().splitlines()[0][:300]
+        if memory:
+            reason = f"it needs {memory[1]} of the chip's {memory[2]} of HBM"
+        way_out = _LESS_MEMORY if memory else "see the compiler's message"
+        problem = Problem("", "", "", reason, way_out)
+        return {"compiles": False, "problem": vars(problem), "message": error[:4000]}
+    kinds = found["memory"]
+    hbm = sum(kinds[k] for k in ("arguments", "outputs", "temporaries", "code")) - kinds["aliased"]
+    return {
+        "compiles": True,
+        "compile_seconds": round(found["seconds"], 1),
+        "memory": kinds,
+        "hbm": hbm,
+        "hbm_of_chip": topology.chip.hbm,
+        "fits": hbm <= topology.chip.hbm,
+        "flops": found["flops"],
+        "bytes_accessed": found["bytes_accessed"],
+        "cycles": cycles(found["hlo"]),
+    }
+
+
+def table(report: dict) -> str:
+    """A report for people."""
+    head = (
+        f"{report['what']} step of {report['parameters']:,} parameters, {report['topology']}, "
+        f"{report['batch_size_per_core']} of {report['batch_size']} images a core, lowered for "
+        f"{report['lowered_for']} by TensorFlow {report['tensorflow']}"
+    )
+    if not report["compiles"]:
+        problem = report["problem"]
+        what = " ".join(filter(None, (problem["operation"], problem["name"])))
+        where = f" ({problem['where']})" if problem["where"] else ""
+        return f"{head}\nDOES NOT COMPILE: {what}{where}: {problem['reason']}\n{problem['way_out']}"
+    memory, used = report["memory"], report["cycles"]
+    lines = {
+        "compiles": f"in {report['compile_seconds']:.0f} s",
+        "HBM": f"{_gib(report['hbm'])} of {_gib(report['hbm_of_chip'])}: "
+        + ", ".join(f"{name} {_gib(size)}" for name, size in memory.items()),
+        "FLOPs": f"{report['flops']:.4g} by the compiler, {report['analytic_flops']:.4g} analytic "
+        f"({report['flops'] / report['analytic_flops']:.2f})",
+        "moved": f"{report['bytes_accessed']:.4g} bytes, "
+        f"{report['flops'] / report['bytes_accessed']:.0f} FLOPs a byte",
+        "cycles": f"{used['total']:,} estimated, {1 - used['matrix_unit'] / used['total']:.0%} not "
+        "in convolutions and matrix products",
+        "others": ", ".join(f"{k} {v:,}" for k, v in list(used["other_by_kind"].items())[:4]),
+        "dearest": ", ".join(f"{k} {v:,}" for k, v in list(used["dearest_others"].items())[:4]),
+    }
+    if not report["fits"]:
+        lines["DOES NOT FIT"] = _LESS_MEMORY
+    return "\n".join([head, *(f"  {name:<9} {text}" for name, text in lines.items())])
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,121 @@
+"""What is checked: one core's training step, or its loop of sampling steps."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import gin
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.errors import UserError
+from bdm_tf.model import Model, build_model, build_sample_settings
+from bdm_tf.training.adam import FusedAdam
+from bdm_tf.training.loop import WarmUp, train
+from bdm_tf.training.state import TrainState
+from bdm_tf.training.trainer import Trainer
+
+Step = tuple[Callable, list[tf.TensorSpec]]
+
+
+def use_defaults(image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Completes gin's configuration by what training takes from data and hardware.
+
+    Args:
+        image_shape: `(H, W, C)`; None asks the data source, which needs no data for it.
+
+    Returns:
+        The images' shape.
+
+    Raises:
+        UserError: the configuration names no data source.
+    """
+    shape = image_shape or setting("data").image_shape()
+    config.bind("Model.image_shape", shape)
+    if config.parameters(gin.config_str()).get("DCT.method") is None:
+        config.bind("DCT.method", "matmul")  # which "auto" is on a TPU
+    return shape
+
+
+def setting(name: str):
+    """The value of a parameter of `train`: gin's or the default."""
+    try:
+        return gin.query_parameter(f"train.{name}")
+    except ValueError:
+        default = inspect.signature(train).parameters[name].default
+        if default is gin.REQUIRED:
+            raise UserError(f"train.{name} is not set: give an experiment's --gin_file") from None
+        return default
+
+
+def training_step(model: Model, batch_size: int, cores: int) -> Step:
+    """The step that each core takes: everything but the sum over the cores.
+
+    Args:
+        model: the model.
+        batch_size: images in the global batch.
+        cores: that share it.
+
+    Returns:
+        A function of an image piece `[batch_size / cores, H, W, C]`, the number of its first row
+        and the step's number, and its specs.
+
+    Raises:
+        UserError: the batch cannot be shared.
+    """
+    parts = setting("accumulation_steps")
+    _check_divisible(batch_size, cores * parts)
+    rate = WarmUp(setting("learning_rate"), setting("warmup_steps"))
+    make_optimizer = setting("optimizer") or gin.get_configurable(FusedAdam)
+    state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
+    trainer = Trainer(
+        strategy=tf.distribute.get_strategy(),
+        model=model,
+        state=state,
+        batch_size=batch_size,
+        seed=setting("seed"),
+        ema_decay=setting("ema_decay"),
+        clip_norm=setting("clip_norm"),
+        jit_compile=True,
+        accumulation_steps=parts,
+    )
+
+    def step(image, row, number):
+        return trainer.replica_step({"image": image, "row": row}, number)
+
+    piece = tf.TensorSpec([batch_size // cores, *model.image_shape], tf.float32)
+    return step, [piece, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+
+
+def sampling_loop(model: Model, batch_size: int, cores: int) -> Step:
+    """The sampler's loop for one core's images: from a seed and the number of the first image."""
+    _check_divisible(batch_size, cores)
+    settings = build_sample_settings(model)
+    denoiser = model.denoiser(settings.clip)
+    shape = (batch_size // cores, *model.image_shape)
+
+    def sample(seed, first):
+        steps = tf.constant(settings.num_steps)
+        x = settings.sampler(denoiser, shape=shape, seed=seed, num_steps=steps, first=first)
+        return to_uint8(x)
+
+    return sample, [tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)]
+
+
+STEPS = {"train": training_step, "sample": sampling_loop}
+
+
+def build(what: str, batch_size: int, cores: int) -> tuple[Model, Step]:
+    """The model of gin's configuration and what is to be checked of it, one of `STEPS`."""
+    model = build_model()
+    return model, STEPS[what](model, batch_size, cores)
+
+
+def _check_divisible(batch_size: int, pieces: int) -> None:
+    if batch_size % pieces:
+        raise UserError(
+            f"a batch of {batch_size} cannot be cut into {pieces} equal pieces (chips times "
+            "train.accumulation_steps): give another --batch_size or --topology"
+        )
