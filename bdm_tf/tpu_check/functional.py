@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
@@ -30,7 +31,7 @@ class Pure:
         operations: the original's operations by name, to say where one was written.
     """
 
-    function: Callable
+    function: Any
     specs: list[tf.TensorSpec]
     num_arguments: int
     num_results: int
@@ -97,6 +98,7 @@ def _replay(graph, inputs: Sequence) -> list:
         if op.type == "NoOp" or (op.outputs and id(op.outputs[0]) in now):
             continue
         given = [now[id(tensor)] for tensor in op.inputs]
+        results: Sequence
         if any(isinstance(value, _Cell) for value in given):
             with tf.name_scope("on_variables"):  # no name that a copy needs
                 results = _on_cells(op, given)
@@ -197,7 +199,7 @@ def _adam(op, var, m, v, beta1_power, beta2_power, lr, beta1, beta2, epsilon, gr
     return []
 
 
-_ON_VARIABLES = {
+_ON_VARIABLES: dict[str, Callable] = {
     "ReadVariableOp": _read,
     "AssignVariableOp": _assign,
     "AssignAddVariableOp": _assign_add,

@@ -41,13 +41,11 @@ def use_defaults(image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
 
 def setting(name: str):
     """The value of a parameter of `train`: gin's or the default."""
-    try:
-        return gin.query_parameter(f"train.{name}")
-    except ValueError:
-        default = inspect.signature(train).parameters[name].default
-        if default is gin.REQUIRED:
-            raise UserError(f"train.{name} is not set: give an experiment's --gin_file") from None
-        return default
+    default = inspect.signature(train).parameters[name].default
+    value = gin.get_bindings("train").get(name, default)
+    if value is gin.REQUIRED:
+        raise UserError(f"train.{name} is not set: give an experiment's --gin_file")
+    return value
 
 
 def training_step(model: Model, batch_size: int, cores: int) -> Step:
