@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 
 def compile_for_tpu(text: str, aliases: list[list[int]], topology: str) -> dict:
@@ -30,7 +31,7 @@ def compile_for_tpu(text: str, aliases: list[list[int]], topology: str) -> dict:
     from jaxlib.mlir import ir
 
     described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    device = described.devices[0]
+    device: Any = described.devices[0]
     with mlir.make_ir_context():
         module = ir.Module.parse(text)
         main = next(f for f in module.body.operations if f.name.value == "main")

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from bdm_tf.errors import UserError
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _LOOPS = ("While", "StatelessWhile")
+Library = dict[str, Any]  # FunctionDefs by name
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,17 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     captured = concrete.captured_inputs
     state = [_held(c) for c in captured if c.dtype == tf.resource]
     outputs = concrete.graph.outputs
+    library = {f.signature.name: f for f in concrete.graph.as_graph_def().library.function}
+    for name, definition in library.items():
+        if not context.context().has_function(name):
+            context.context().add_function_def(definition)
     written: list[int] = []
 
     def replayed(*values):
         arguments, cells = values[: len(specs)], [_Cell(v) for v in values[len(specs) :]]
         remaining = iter(cells)
         inputs = [next(remaining) if c.dtype == tf.resource else c for c in captured]
-        results = _replay(concrete.graph, [*arguments, *inputs])
+        results = _replay(concrete.graph, [*arguments, *inputs], library)
         written[:] = [i for i, cell in enumerate(cells) if cell.written]
         return [*results, *(cells[i].value for i in written)]
 
@@ -91,7 +97,7 @@ def _held(handle: tf.Tensor) -> tf.TensorSpec:
     return tf.TensorSpec(tf.TensorShape(held.shape), tf.as_dtype(held.dtype))
 
 
-def _replay(graph, inputs: Sequence) -> list:
+def _replay(graph, inputs: Sequence, library: Library) -> list:
     """Puts a graph's operations into the current one; `inputs` are tensors or cells."""
     now = {id(tensor): value for tensor, value in zip(graph.inputs, inputs)}
     for op in graph.get_operations():
@@ -101,18 +107,18 @@ def _replay(graph, inputs: Sequence) -> list:
         results: Sequence
         if any(isinstance(value, _Cell) for value in given):
             with tf.name_scope("on_variables"):  # no name that a copy needs
-                results = _on_cells(op, given)
+                results = _on_cells(op, given, library)
         else:
             results = _copy(op, given)
         now.update((id(tensor), value) for tensor, value in zip(op.outputs, results))
     return [now[id(tensor)] for tensor in graph.outputs]
 
 
-def _on_cells(op: tf.Operation, given: list) -> list:
+def _on_cells(op: tf.Operation, given: list, library: Library) -> list:
     if op.type in _CALLS:
-        return _replay(_function(op, "f"), given)
+        return _replay(_function(op, "f", library), given, library)
     if op.type in _LOOPS:
-        return _loop(op, given)
+        return _loop(op, given, library)
     if op.type not in _ON_VARIABLES:
         raise UserError(f"tpu_check does not know {op.type} ({op.name}) on a variable")
     return _ON_VARIABLES[op.type](op, *given)
@@ -133,17 +139,17 @@ def _copy(op: tf.Operation, inputs: list[tf.Tensor]) -> Sequence[tf.Tensor]:
     return copy.outputs
 
 
-def _function(op: tf.Operation, attribute: str):
+def _function(op: tf.Operation, attribute: str, library: Library):
     """The graph of a function that an operation calls."""
     name = op.get_attr(attribute).name
     shapes = [None if t.dtype == tf.resource else t.shape for t in op.inputs]
-    library = op.graph.as_graph_def().library.function
-    definition = next(f for f in library if f.signature.name == name)
-    return function_def_to_graph(definition, input_shapes=shapes)
+    definition = library[name]
+    with tf.init_scope():  # where the functions that it calls are known
+        return function_def_to_graph(definition, input_shapes=shapes)
 
 
-def _loop(op: tf.Operation, given: list) -> list:
-    condition, body = _function(op, "cond"), _function(op, "body")
+def _loop(op: tf.Operation, given: list, library: Library) -> list:
+    condition, body = (_function(op, part, library) for part in ("cond", "body"))
     places = [i for i, value in enumerate(given) if not isinstance(value, _Cell)]
 
     def filled(values):
@@ -153,10 +159,10 @@ def _loop(op: tf.Operation, given: list) -> list:
         return whole
 
     def go_on(*values):
-        return _replay(condition, filled(values))[0]
+        return _replay(condition, filled(values), library)[0]
 
     def once(*values):
-        results = _replay(body, filled(values))
+        results = _replay(body, filled(values), library)
         if any(isinstance(v, _Cell) and v.written for v in results):
             raise UserError(f"tpu_check: the loop {op.name} writes a variable")
         return [results[place] for place in places]

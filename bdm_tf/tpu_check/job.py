@@ -19,7 +19,12 @@ from bdm_tf.tpu_check.lowering import Module, Problem, Uncompilable, lower, lowe
 from bdm_tf.tpu_check.steps import build, setting, use_defaults
 from bdm_tf.tpu_check.topology import Topology
 
-_MEMORY = re.compile(r"Ran out of memory.*?Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm", re.DOTALL)
+# As libtpu 0.0.30 says it, and 0.0.52.
+_MEMORY = re.compile(
+    r"Ran out of memory.*?(?:Used ([\d.]+[KMGT]?) of ([\d.]+[KMGT]?) hbm"
+    r"|\(([\d.]+[KMGT]?)\) exceeds available HBM \(([\d.]+[KMGT]?)\))",
+    re.DOTALL,
+)
 _LESS_MEMORY = (
     "take more chips, a smaller --batch_size, train.accumulation_steps = 2 or more, UNet.remat = "
     "True, or UNet.dtype = 'mixed_bfloat16'"
@@ -117,7 +122,8 @@ def judged(found: dict, topology: Topology) -> dict:
         memory = _MEMORY.search(error)
         reason = error.strip().splitlines()[0][:300]
         if memory:
-            reason = f"it needs {memory[1]} of the chip's {memory[2]} of HBM"
+            needed, available = filter(None, memory.groups())
+            reason = f"it needs {needed} of HBM, the chip has {available}"
         way_out = _LESS_MEMORY if memory else "see the compiler's message"
         problem = Problem("", "", "", reason, way_out)
         return {"compiles": False, "problem": vars(problem), "message": error[:4000]}
@@ -147,7 +153,8 @@ def table(report: dict) -> str:
         problem = report["problem"]
         what = " ".join(filter(None, (problem["operation"], problem["name"])))
         where = f" ({problem['where']})" if problem["where"] else ""
-        return f"{head}\nDOES NOT COMPILE: {what}{where}: {problem['reason']}\n{problem['way_out']}"
+        found = ": ".join(filter(None, (what + where, problem["reason"])))
+        return f"{head}\nDOES NOT COMPILE: {found}\n{problem['way_out']}"
     memory, used = report["memory"], report["cycles"]
     lines = {
         "compiles": f"in {report['compile_seconds']:.0f} s",

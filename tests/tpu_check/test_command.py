@@ -1,0 +1,85 @@
+"""The TPU compiler itself, on a machine without a TPU."""
+
+import importlib.util
+import json
+import os
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, command, run
+
+needs_the_compiler = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("jax", "libtpu"))),
+    reason='pip install -e ".[tpu_check]" brings the TPU compiler',
+)
+SMALL = [
+    "UNet.channels = 8",
+    "UNet.channel_multipliers = (1,)",
+    "UNet.num_res_blocks = 1",
+    "UNet.attention_resolutions = ()",
+]
+
+
+def tpu_check(*arguments):
+    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'digits.gin')}"
+    return run(command("tpu_check.py", gin_file, *[f"--gin_param={p}" for p in SMALL], *arguments))
+
+
+@needs_the_compiler
+@pytest.mark.parametrize("what", ["train", "sample"])
+def test_a_small_model_compiles_and_is_accounted_for(what, tmp_path):
+    output = str(tmp_path / "report.json")
+    result = tpu_check("--topology=v5e:2x2", f"--what={what}", f"--output={output}")
+    assert result.returncode == 0, result.stderr[-3000:]
+    with open(output) as file:
+        report = json.load(file)
+    assert report["compiles"] and report["fits"]
+    assert report["batch_size_per_core"] == 16 and report["image_shape"] == [8, 8, 1]
+    assert 0 < report["cycles"]["matrix_unit"] < report["cycles"]["total"]
+    memory = report["memory"]
+    variables = 4 * report["parameters"]
+    if what == "train":
+        # Weights, their average, two moments; and the compiler's count of the work against ours.
+        assert 4 * variables <= memory["arguments"]
+        assert memory["aliased"] >= 4 * variables
+        assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.4)
+    else:
+        assert variables <= memory["arguments"] < 4 * variables + 2**20
+    assert f"{what} step of {report['parameters']:,} parameters" in result.stdout
+    assert "16 of 64 images a core" in result.stdout
+
+
+@needs_the_compiler
+def test_what_does_not_fit_is_said_with_a_way_out():
+    result = tpu_check("--topology=v5e:1x1", "--batch_size=3000000")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "HBM" in result.stdout and "accumulation_steps" in result.stdout
+
+
+WRONG = {
+    "no such chip": (["--topology=v9:2x2"], "--topology=v9:2x2 must be a chip"),
+    "no shape": (["--image_shape=32,x"], "--image_shape=32,x must be three numbers"),
+    "indivisible": (["--batch_size=6"], "a batch of 6 cannot be cut into 8 equal pieces"),
+}
+
+
+@needs_the_compiler
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_gets_a_clear_message(case):
+    flags, message = WRONG[case]
+    result = tpu_check(*flags)
+    assert result.returncode == 1 and message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_the_compiler_the_extra_is_named():
+    code = (
+        "import importlib.util as u; real = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n in ('jax', 'libtpu') else real(n, *a)\n"
+        "from bdm_tf.tpu_check.topology import prepare_environment as p\n"
+        "p()"
+    )
+    result = run([sys.executable, "-c", code])
+    assert "the TPU compiler needs jax and libtpu" in result.stderr
+    assert '".[tpu_check]"' in result.stderr

@@ -1,0 +1,95 @@
+"""Lowering without variables, without a TPU: the same step, and problems by name."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf.tpu_check.functional import pure
+from bdm_tf.tpu_check.lowering import Uncompilable, lower
+from bdm_tf.training.adam import FusedAdam
+from bdm_tf.training.state import raw_variables
+
+X = tf.TensorSpec([8], tf.float32)
+
+
+def variables_and_step():
+    weight = tf.Variable(tf.linspace(1.0, 2.0, 8))
+    average = tf.Variable(tf.zeros([8]))
+    optimizer = FusedAdam(learning_rate=0.1)
+    optimizer.build([weight])
+
+    def step(x, count):
+        total = tf.zeros([8])
+        for _ in tf.range(3):  # a loop that reads a variable
+            total += x * weight
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum((weight - total) ** 2) * tf.cast(count, tf.float32)
+        optimizer.apply_gradients([(tape.gradient(loss, weight), weight)])
+        average.assign_sub(0.1 * (average - weight))
+        return loss
+
+    return [weight, average, *raw_variables(optimizer.variables)], step
+
+
+def test_the_step_without_variables_is_the_step():
+    variables, step = variables_and_step()
+    x, count = tf.range(8.0), tf.constant(2, tf.int64)
+    rewritten = pure(step, [X, tf.TensorSpec([], tf.int64)])
+    concrete = tf.function(step).get_concrete_function(X, tf.TensorSpec([], tf.int64))
+    by_handle = {v.handle._id: v for v in variables}
+    captured = [by_handle[t._id] for t in concrete.captured_inputs if t.dtype == tf.resource]
+    assert len(captured) == len(rewritten.specs) - rewritten.num_arguments
+    results = rewritten.function(x, count, *[v.read_value() for v in captured])
+    loss = tf.function(step)(x, count)
+    np.testing.assert_allclose(results[0], loss, rtol=1e-6)
+    assert len(rewritten.aliases) == len(results) - rewritten.num_results >= 5
+    for new, argument in zip(results[rewritten.num_results :], rewritten.aliases):
+        variable = captured[argument - rewritten.num_arguments]
+        np.testing.assert_allclose(new, variable, rtol=1e-5, err_msg=variable.name)
+
+
+def python_on_the_host(x):
+    doubled = tf.numpy_function(lambda a: a * 2, [x], tf.float32)
+    doubled.set_shape([8])
+    return doubled
+
+
+def a_shape_that_depends_on_values(x):
+    return tf.reduce_sum(tf.boolean_mask(x, x > 0))
+
+
+PLANTED = {
+    python_on_the_host: ("PyFunc", "Python on the host cannot be part"),
+    a_shape_that_depends_on_values: ("Where", "shapes are known when it compiles"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_a_planted_problem_is_named_with_its_line(planted):
+    weight = tf.Variable(tf.ones([8]))
+
+    def step(x):
+        weight.assign_add(x)
+        return planted(weight * x)
+
+    operation, way_out = PLANTED[planted]
+    with pytest.raises(Uncompilable) as caught:
+        lower(step, [X])
+    problem = caught.value.problem
+    assert problem.operation == operation, problem
+    assert way_out in problem.way_out
+    file, _, line = problem.where.rpartition(":")
+    first = planted.__code__.co_firstlineno
+    assert file == __file__ and first < int(line) <= first + 3, problem
+
+
+def test_a_sound_step_is_lowered_with_its_variables_in_place():
+    weight = tf.Variable(tf.ones([8]))
+
+    def step(x):
+        weight.assign_add(x)
+        return tf.reduce_sum(weight)
+
+    module = lower(step, [X])
+    assert "stablehlo.add" in module.text and "mhlo.copy" not in module.text
+    assert module.aliases == [[1, 1]]
