@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv="${VENV:-.venv}"
 [ -x "$venv/bin/python" ] || python3 -m venv --upgrade-deps "$venv"  # pip 23.0 never ends resolving
-"$venv/bin/pip" install --quiet -e ".[test]"
+"$venv/bin/pip" install --quiet -e ".[test,tpu_check]"
 "$venv/bin/ruff" check .
 "$venv/bin/mypy"
 # A process for each core, each with one thread: twice as fast as one process with many.
