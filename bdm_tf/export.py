@@ -14,6 +14,7 @@ from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.figures import sample_to_file
+from bdm_tf.files import remove_folder, rename_folder
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.training.state import raw_variables
@@ -128,7 +129,7 @@ def export_saved_model(
     settings = build_sample_settings(model)
     try:
         if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
+            remove_folder(partial)
         exported = ExportedModel(model, settings, chunk_size)
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
         info = os.path.join(partial, INFO)
@@ -136,8 +137,8 @@ def export_saved_model(
         with tf.io.gfile.GFile(info, "w") as file:
             json.dump(_model_info(model, settings, step), file, indent=2)
         if tf.io.gfile.exists(export_dir):
-            tf.io.gfile.rmtree(export_dir)
-        tf.io.gfile.rename(partial, export_dir)
+            remove_folder(export_dir)
+        rename_folder(partial, export_dir)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"the SavedModel cannot be written to {export_dir}: {error}") from error
 
@@ -164,7 +165,8 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
 
 
 def _exported_step(export_dir: str) -> int | None:
-    there = tf.io.gfile.exists(os.path.join(export_dir, INFO))
+    parts = (INFO, "saved_model.pb")  # the graph is what appears last
+    there = all(tf.io.gfile.exists(os.path.join(export_dir, part)) for part in parts)
     return model_info(export_dir)["step"] if there else None
 
 

@@ -37,6 +37,31 @@ def write_atomically(path: str, content: str | bytes) -> None:
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 
+def rename_folder(source: str, target: str) -> None:
+    """Gives a folder a name that is free; where only files can be renamed, inner folders first."""
+    try:
+        tf.io.gfile.rename(source, target)
+    except tf.errors.OpError:  # ram:// for instance
+        for folder, _, names in tf.io.gfile.walk(source, topdown=False):
+            moved = os.path.join(target, folder[len(source) :].strip("/"))
+            tf.io.gfile.makedirs(moved)
+            for name in names:
+                if tf.io.gfile.exists(
+                    os.path.join(folder, name)
+                ):  # ram:// lists more than is there
+                    tf.io.gfile.rename(os.path.join(folder, name), os.path.join(moved, name))
+        remove_folder(source)
+
+
+def remove_folder(path: str) -> None:
+    """Removes a folder and all that is in it."""
+    try:
+        tf.io.gfile.rmtree(path)
+    except tf.errors.NotFoundError:  # of ram://, which finds some files twice and removes them all
+        if "://" not in path:
+            raise
+
+
 def write_npz(path: str, arrays: Mapping[str, Any], compressed: bool = False) -> None:
     """Writes named arrays as `.npz`, atomically."""
     content = io.BytesIO()  # an archive is written with seeks, which GFile has not

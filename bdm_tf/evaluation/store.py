@@ -10,7 +10,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, write_npz
+from bdm_tf.files import read_npz, remove_folder, write_npz
 
 
 class SampleStore:
@@ -62,7 +62,7 @@ class SampleStore:
     def clear(self) -> None:
         """Removes the folder."""
         if tf.io.gfile.exists(self._folder):
-            tf.io.gfile.rmtree(self._folder)
+            remove_folder(self._folder)
 
     def _file(self, first: int) -> str:
         return os.path.join(self._folder, f"batch_{first:08d}.npz")

@@ -19,6 +19,32 @@ def embed_time(t: tf.Tensor, size: int) -> tf.Tensor:
     return tf.pad(embedding, [[0, 0], [0, size - 2 * half]])
 
 
+def recomputed(function, *inputs: tf.Tensor) -> tf.Tensor:
+    """`function(*inputs)`, whose insides are computed again for the gradient, not kept.
+
+    `tf.recompute_grad` does that too, but XLA sees through what it delays the second computation
+    by, and merges it with the first.
+    """
+
+    @tf.custom_gradient
+    def once(*inputs):
+        result = function(*inputs)
+
+        def gradient(upstream, variables=()):
+            first = tf.cast(tf.reshape(upstream, [-1])[0], tf.float32)
+            nothing = tf.where(tf.math.is_nan(first), first, 0.0)  # 0, once upstream is known
+            delayed = [x + tf.cast(nothing, x.dtype) for x in inputs]
+            with tf.GradientTape() as tape:
+                tape.watch(delayed)
+                again = function(*delayed)
+            found = tape.gradient(again, [*delayed, *variables], output_gradients=upstream)
+            return found[: len(inputs)], found[len(inputs) :]
+
+        return result, gradient
+
+    return once(*inputs)
+
+
 def conv(filters: int, in_channels: int, *, name: str, dtype, zeros: bool = False, size: int = 3):
     """A built `Conv2D` with LeCun normal (or zero) weights."""
     layer = keras.layers.Conv2D(

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time
+from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
 from bdm_tf.networks.group_norm import GroupNorm
 
 
@@ -153,7 +153,7 @@ class UNet(keras.layers.Layer):
             h = block(h, embedding, seed)
             return h if attention is None else attention(h)
 
-        return (tf.recompute_grad(blocks) if self.remat else blocks)(h, embedding)
+        return recomputed(blocks, h, embedding) if self.remat else blocks(h, embedding)
 
 
 def _tracked(layers):

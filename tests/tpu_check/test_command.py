@@ -51,6 +51,18 @@ def test_a_small_model_compiles_and_is_accounted_for(what, tmp_path):
 
 
 @needs_the_compiler
+def test_the_compiler_does_not_undo_rematerialisation(tmp_path):
+    flops = []
+    for remat in (False, True):
+        output = str(tmp_path / f"{remat}.json")
+        flags = "--topology=v5e:1x1", f"--gin_param=UNet.remat = {remat}", f"--output={output}"
+        assert tpu_check(*flags).returncode == 0
+        with open(output) as file:
+            flops.append(json.load(file)["flops"])
+    assert flops[1] > 1.15 * flops[0]
+
+
+@needs_the_compiler
 def test_what_does_not_fit_is_said_with_a_way_out():
     result = tpu_check("--topology=v5e:1x1", "--batch_size=3000000")
     assert result.returncode == 1 and "Traceback" not in result.stderr
