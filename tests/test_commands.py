@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import re
 import signal
 import subprocess
@@ -14,28 +13,11 @@ from PIL import Image
 from tests.conftest import (
     ROOT,
     command,
-    kill_after,
     metrics,
     run,
     saved_values,
     train_command,
 )
-
-
-def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(
-    tmp_path, digits_dir, finished_run
-):
-    workdir = str(tmp_path / "killed")
-    moments = sorted(random.sample(range(12), 3))
-    for moment in moments:
-        kill_after(train_command(workdir, digits_dir), rb" (\d+)/12 ", moment)
-    result = run(train_command(workdir, digits_dir))
-    assert result.returncode == 0, result.stderr[-3000:]
-    whole, resumed = saved_values(finished_run), saved_values(workdir)
-    assert whole.keys() == resumed.keys()
-    for name in whole:
-        np.testing.assert_array_equal(whole[name], resumed[name], err_msg=f"{name} {moments}")
-    assert metrics(finished_run) == metrics(workdir), moments
 
 
 def test_a_run_that_prepares_its_data_is_the_run_that_finds_them(tmp_path, finished_run):

@@ -1,0 +1,167 @@
+"""What may befall a run, and what is left of it; `docs/reliability.md` is the table."""
+
+import glob
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, TINY, metrics, run, saved_values, train_command
+
+# A network that is nearly nothing, saved after every step: most of a run is saving.
+SMALLEST = ["UNet.channel_multipliers = (1,)", "train.eval_every = 0", "train.checkpoint_every = 1"]
+
+
+def start(arguments, **settings):
+    """Starts a command; `ending` has what it wrote to stderr (a pipe would fill and block it)."""
+    errors = tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors, **settings)
+    process.errors = errors
+    return process
+
+
+def ending(process):
+    """What a command wrote to stderr, once it has ended."""
+    process.wait(timeout=300)
+    with process.errors as file:
+        file.seek(0)
+        return file.read()
+
+
+def wait_for_checkpoint(process, workdir, step):
+    """Returns when a run has saved a step, or has ended."""
+    path = os.path.join(workdir, "checkpoints", "ckpt-*.index")
+    while process.poll() is None:
+        steps = [int(name.split("-")[-1].split(".")[0]) for name in glob.glob(path)]
+        if steps and max(steps) >= step:
+            return
+        time.sleep(0.01)  # looks again; what is waited for is the file
+
+
+def newest(workdir):
+    names = glob.glob(os.path.join(workdir, "checkpoints", "ckpt-*.index"))
+    return max((int(name.split("-")[-1].split(".")[0]) for name in names), default=0)
+
+
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path, digits_dir):
+    steps = 250
+    settings = [*SMALLEST, f"train.num_steps = {steps}", "train.log_every = 1"]
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    result = run(train_command(whole, digits_dir, *settings))
+    assert result.returncode == 0, result.stderr[-3000:]
+    arguments, moments = train_command(killed, digits_dir, *settings), []
+    for _ in range(20):
+        before = newest(killed)
+        process = start(arguments)
+        wait_for_checkpoint(process, killed, before + 1)
+        moments.append(random.uniform(0, 0.2))
+        try:
+            process.wait(moments[-1])
+        except subprocess.TimeoutExpired:
+            process.kill()
+        ending(process)
+        assert newest(killed) > before, moments
+        for name, value in saved_values(killed).items():  # the newest can be read
+            assert np.isfinite(value).all(), (name, moments)
+    result = run(arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+    expected, found = saved_values(whole), saved_values(killed)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        np.testing.assert_array_equal(expected[name], found[name], err_msg=f"{name} {moments}")
+    assert metrics(whole) == metrics(killed), moments
+    left = os.listdir(os.path.join(killed, "checkpoints"))
+    assert sorted(left) == sorted(os.listdir(os.path.join(whole, "checkpoints")))
+
+
+def limited():
+    """No file of this process may grow beyond 100 kB: as a disk that is full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+
+def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(tmp_path, digits_dir):
+    workdir = str(tmp_path / "run")
+    arguments = train_command(workdir, digits_dir)
+    process = start(arguments, preexec_fn=limited)
+    err = ending(process)
+    assert process.returncode == 1 and "Traceback" not in err, err[-3000:]
+    assert f"--workdir={workdir} cannot be written to" in err
+    assert "the same command goes on" in err
+    result = run(arguments)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def test_a_workdir_that_is_removed_is_not_made_again(tmp_path, digits_dir):
+    workdir = str(tmp_path / "run")
+    process = start(train_command(workdir, digits_dir, *SMALLEST, "train.num_steps = 1000000"))
+    wait_for_checkpoint(process, workdir, 3)
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.rmtree(workdir, ignore_errors=True)  # a checkpoint may have been under way
+    err = ending(process)
+    assert process.returncode == 1 and "Traceback" not in err, err[-3000:]
+    assert f"--workdir={workdir}" in err
+    assert not os.path.exists(os.path.join(workdir, "config.gin"))
+
+
+def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path, digits_dir):
+    workdir = str(tmp_path / "run")
+    arguments = train_command(workdir, digits_dir, *SMALLEST, "train.num_steps = 1000000")
+    first = start(arguments)
+    wait_for_checkpoint(first, workdir, 1)
+    second = run(arguments)
+    assert second.returncode == 1 and "is in use by another trainer" in second.stderr
+    assert f'"pid": {first.pid}' in second.stderr and "Traceback" not in second.stderr
+    seen = newest(workdir)
+    wait_for_checkpoint(first, workdir, seen + 2)
+    assert first.poll() is None
+    first.kill()
+    ending(first)
+    step = newest(workdir) + 2
+    again = run(train_command(workdir, digits_dir, *SMALLEST, f"train.num_steps = {step}"))
+    assert again.returncode == 0, again.stderr[-3000:]
+
+
+NAN = """
+import sys
+import tensorflow as tf
+from bdm_tf import config
+from bdm_tf.data import pipeline
+from bdm_tf.export import finish_run
+from bdm_tf.training.loop import train
+from bdm_tf.training.strategy import make_strategy
+
+root, workdir, data_dir, *tiny = sys.argv[1:]
+sound = pipeline.training_dataset
+
+def poisoned(*args, **kwargs):
+    def poison(i, element):
+        image = tf.where(i == 6, float("nan"), element["image"])  # of the seventh step
+        return {**element, "image": image}
+    return sound(*args, **kwargs).enumerate().map(poison)
+
+pipeline.training_dataset = poisoned
+config.parse(["digits.gin"], tiny, [root, root + "/gin"])
+train(workdir, make_strategy("one_device"), lambda *_: None, data_dir=data_dir)
+"""
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 4])
+def test_a_nan_in_the_data_stops_the_run_and_is_never_saved(checkpoint_every, tmp_path, digits_dir):
+    workdir = str(tmp_path / "run")
+    settings = [*TINY, f"train.checkpoint_every = {checkpoint_every}", "train.log_every = 0"]
+    result = run([sys.executable, "-c", NAN, ROOT, workdir, digits_dir, *settings])
+    assert result.returncode == 1
+    assert "the loss is not finite at step 7" in result.stderr
+    last = newest(workdir)
+    assert last == {1: 6, 4: 4}[checkpoint_every] and f"ckpt-{last}) is untouched" in result.stderr
+    for value in saved_values(workdir).values():
+        assert np.isfinite(value).all()
