@@ -52,7 +52,7 @@ def newest(workdir):
 
 
 def test_twenty_kills_at_random_moments_change_nothing(tmp_path, digits_dir):
-    steps = 250
+    steps = 100
     settings = [*SMALLEST, f"train.num_steps = {steps}", "train.log_every = 1"]
     whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
     result = run(train_command(whole, digits_dir, *settings))
@@ -62,7 +62,7 @@ def test_twenty_kills_at_random_moments_change_nothing(tmp_path, digits_dir):
         before = newest(killed)
         process = start(arguments)
         wait_for_checkpoint(process, killed, before + 1)
-        moments.append(random.uniform(0, 0.2))
+        moments.append(random.uniform(0, 0.1))
         try:
             process.wait(moments[-1])
         except subprocess.TimeoutExpired:
