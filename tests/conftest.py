@@ -67,11 +67,11 @@ def kill_after(arguments, pattern, count):
     return seen
 
 
-def saved_values(workdir):
-    """All that a workdir's newest checkpoint holds, name to array."""
+def saved_values(workdir, name=""):
+    """All that a workdir's newest checkpoint (or the one named) holds, name to array."""
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(os.path.join(workdir, "checkpoints"))
+    reader = tf.train.load_checkpoint(os.path.join(workdir, "checkpoints", name))
     names = [n for n in reader.get_variable_to_shape_map() if "OBJECT_GRAPH" not in n]
     return {
         n: reader.get_tensor(n) for n in names if n != "save_counter/.ATTRIBUTES/VARIABLE_VALUE"
