@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,7 +57,7 @@ class Workdir:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()).splitlines()[0][:300]
             raise UserError(
                 f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
                 "untouched: make room or bring the folder back, and the same command goes on"
@@ -77,8 +78,17 @@ class Workdir:
             return
         path = self._file("config.gin")
         if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                changed = config.differences(file.read(), text)
+            try:
+                with tf.io.gfile.GFile(path) as file:
+                    there = file.read()
+            except UnicodeDecodeError:
+                there = ""
+            if not config.parameters(there):
+                raise UserError(
+                    f"{path} is damaged; remove it, and the same command goes on with the "
+                    "parameters that it is given"
+                )
+            changed = config.differences(there, text)
             if changed:
                 lines = "\n  ".join(changed)
                 raise UserError(
