@@ -36,7 +36,7 @@ class Checkpoints:
     ):
         self._checkpoint, self._directory, self._keep_every = checkpoint, directory, keep_every
         self._manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep)
-        self._in_background = in_background
+        self._in_background, self._keep = in_background, keep
         self._awaited: str | None = None
 
     def save(self, step: int) -> str:
@@ -72,7 +72,16 @@ class Checkpoints:
         """Called, perhaps in the background, when a checkpoint is whole."""
         if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
             _copy(path, os.path.join(self._directory, _KEPT))
+        self._remove_older(checkpoint_step(path))
         self._awaited = None
+
+    def _remove_older(self, step: int) -> None:
+        """Removes all but the newest up to a step: TensorFlow's manager forgets some in a kill."""
+        indices = tf.io.gfile.glob(os.path.join(self._directory, "ckpt-*.index"))
+        older = sorted((i for i in indices if checkpoint_step(i) <= step), key=checkpoint_step)
+        for index in older[: -self._keep]:
+            for file in [index, *tf.io.gfile.glob(index[: -len("index")] + "data-*")]:
+                tf.io.gfile.remove(file)
 
     def restore_from(self, path: str) -> None:
         """Restores one checkpoint."""

@@ -51,3 +51,12 @@ def test_nothing_readable_is_an_error_not_a_fresh_start(tmp_path):
         file.write(b"not an index")
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
         checkpoints.restore()
+
+
+def test_what_a_kill_made_the_manager_forget_does_not_pile_up(tmp_path):
+    saved(tmp_path, [1, 2])
+    os.remove(tmp_path / "checkpoints" / "checkpoint")  # as if killed before it was written
+    saved(tmp_path, [3, 4])
+    files = sorted(os.listdir(tmp_path / "checkpoints"))
+    assert [f for f in files if f.endswith(".index")] == ["ckpt-3.index", "ckpt-4.index"]
+    assert len(files) == 5
