@@ -17,10 +17,10 @@ from tests.conftest import ROOT, TINY, run, saved_values, train_command
 SMALLEST = ["UNet.channel_multipliers = (1,)", "train.eval_every = 0", "train.checkpoint_every = 1"]
 
 
-def start(arguments, **settings):
+def start(arguments):
     """Starts a command; `ending` has what it wrote to stderr (a pipe would fill and block it)."""
     errors = tempfile.TemporaryFile("w+")
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors, **settings)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors)
     process.errors = errors
     return process
 

@@ -159,3 +159,12 @@ def test_only_the_chief_writes(tmp_path):
     saved(tmp_path, [1], in_background=True)
     saved(tmp_path, [2], writes=False)
     assert files(tmp_path) == whole(1)
+
+
+def test_what_a_kill_made_the_manager_forget_does_not_pile_up(tmp_path):
+    saved(tmp_path, [1, 2])
+    os.remove(tmp_path / "checkpoints" / "checkpoint")  # as if killed before it was written
+    saved(tmp_path, [3, 4])
+    files = sorted(os.listdir(tmp_path / "checkpoints"))
+    assert [f for f in files if f.endswith(".index")] == ["ckpt-3.index", "ckpt-4.index"]
+    assert len(files) == 5
