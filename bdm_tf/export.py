@@ -140,7 +140,10 @@ def export_saved_model(
             remove_folder(export_dir)
         rename_folder(partial, export_dir)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"the SavedModel cannot be written to {export_dir}: {error}") from error
+        raise UserError(
+            f"the SavedModel cannot be written to {export_dir}: {error}; make room, and the same "
+            "command goes on"
+        ) from error
 
 
 def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:
@@ -167,7 +170,10 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
 def _exported_step(export_dir: str) -> int | None:
     parts = (INFO, "saved_model.pb")  # the graph is what appears last
     there = all(tf.io.gfile.exists(os.path.join(export_dir, part)) for part in parts)
-    return model_info(export_dir)["step"] if there else None
+    try:
+        return model_info(export_dir)["step"] if there else None
+    except UserError:  # damaged
+        return None
 
 
 def check_free(export_dir: str, overwrite: bool) -> None:

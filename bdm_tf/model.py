@@ -174,7 +174,12 @@ def prepare_prior(model: Model, workdir: str, batches: Batches | None = None) ->
     elif model.prior.is_fitted and batches is not None:
         print(f"fitting {type(model.prior).__name__} to the training images", flush=True)
         arrays = model.prior.fit(batches, model.process)
-        write_npz(path, arrays)
+        try:
+            write_npz(path, arrays)
+        except (OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{path} cannot be written: {error}; make room, and the same command goes on"
+            ) from error
         model.prior.restore(arrays)
     elif model.prior.is_fitted:
         raise UserError(f"{path} is missing: the training command writes it")

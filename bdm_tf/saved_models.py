@@ -23,8 +23,13 @@ def model_info(path: str) -> dict:
     file = os.path.join(path, INFO)
     if not tf.io.gfile.exists(file):
         raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
-    with tf.io.gfile.GFile(file) as content:
-        return json.load(content)
+    try:
+        with tf.io.gfile.GFile(file) as content:
+            return json.load(content)
+    except ValueError as error:
+        raise UserError(
+            f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
+        ) from error
 
 
 def check_steps(info: dict, num_steps: int, name: str) -> None:

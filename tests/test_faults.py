@@ -2,10 +2,7 @@
 
 import glob
 import os
-import random
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,16 +11,16 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, TINY, metrics, run, saved_values, train_command
+from tests.conftest import ROOT, TINY, run, saved_values, train_command
 
 # A network that is nearly nothing, saved after every step: most of a run is saving.
 SMALLEST = ["UNet.channel_multipliers = (1,)", "train.eval_every = 0", "train.checkpoint_every = 1"]
 
 
-def start(arguments, **settings):
+def start(arguments):
     """Starts a command; `ending` has what it wrote to stderr (a pipe would fill and block it)."""
     errors = tempfile.TemporaryFile("w+")
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors, **settings)
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=errors)
     process.errors = errors
     return process
 
@@ -51,58 +48,6 @@ def newest(workdir):
     return max((int(name.split("-")[-1].split(".")[0]) for name in names), default=0)
 
 
-def test_twenty_kills_at_random_moments_change_nothing(tmp_path, digits_dir):
-    steps = 100
-    settings = [*SMALLEST, f"train.num_steps = {steps}", "train.log_every = 1"]
-    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
-    result = run(train_command(whole, digits_dir, *settings))
-    assert result.returncode == 0, result.stderr[-3000:]
-    arguments, moments = train_command(killed, digits_dir, *settings), []
-    for _ in range(20):
-        before = newest(killed)
-        process = start(arguments)
-        wait_for_checkpoint(process, killed, before + 1)
-        moments.append(random.uniform(0, 0.1))
-        try:
-            process.wait(moments[-1])
-        except subprocess.TimeoutExpired:
-            process.kill()
-        ending(process)
-        assert newest(killed) > before, moments
-        # The newest can be read, whether or not TensorFlow's `checkpoint` file names it by now.
-        for name, value in saved_values(killed, f"ckpt-{newest(killed)}").items():
-            assert np.isfinite(value).all(), (name, moments)
-    result = run(arguments)
-    assert result.returncode == 0, result.stderr[-3000:]
-    expected, found = saved_values(whole), saved_values(killed)
-    assert expected.keys() == found.keys()
-    for name in expected:
-        np.testing.assert_array_equal(expected[name], found[name], err_msg=f"{name} {moments}")
-    assert metrics(whole) == metrics(killed), moments
-    left = [sorted(glob.glob(f"{path}/checkpoints/*.index")) for path in (whole, killed)]
-    assert [os.path.basename(name) for name in left[0]] == [
-        os.path.basename(name) for name in left[1]
-    ]
-
-
-def limited():
-    """No file of this process may grow beyond 100 kB: as a disk that is full."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-
-def test_a_full_disk_stops_the_run_and_the_same_command_goes_on(tmp_path, digits_dir):
-    workdir = str(tmp_path / "run")
-    arguments = train_command(workdir, digits_dir)
-    process = start(arguments, preexec_fn=limited)
-    err = ending(process)
-    assert process.returncode == 1 and "Traceback" not in err, err[-3000:]
-    assert f"--workdir={workdir} cannot be written to" in err
-    assert "the same command goes on" in err
-    result = run(arguments)
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 def test_a_workdir_that_is_removed_is_not_made_again(tmp_path, digits_dir):
     workdir = str(tmp_path / "run")
     process = start(train_command(workdir, digits_dir, *SMALLEST, "train.num_steps = 1000000"))
@@ -112,7 +57,8 @@ def test_a_workdir_that_is_removed_is_not_made_again(tmp_path, digits_dir):
     err = ending(process)
     assert process.returncode == 1 and "Traceback" not in err, err[-3000:]
     assert f"--workdir={workdir}" in err
-    assert not os.path.exists(os.path.join(workdir, "config.gin"))
+    left = os.listdir(workdir) if os.path.exists(workdir) else []
+    assert left in ([], ["checkpoints"])  # the checkpoint that was under way
 
 
 def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path, digits_dir):

@@ -9,12 +9,15 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf.errors import UserError
+from bdm_tf.files import remove_folder, write_atomically
 
-_KEPT, _BEST = "kept", "best"
+_KEPT, _BEST, _BROKEN = "kept", "best", "broken"
 
 
 class Checkpoints:
     """The checkpoints of a workdir, `checkpoints/ckpt-STEP`.
+
+    What a killed process left half-written is removed here.
 
     Args:
         checkpoint: what is saved.
@@ -24,6 +27,10 @@ class Checkpoints:
             deleted; 0 keeps none.
         in_background: write while training goes on: `save` copies the variables to the host's
             memory and returns.
+        writes: False for a worker that is not the chief: `save` then does nothing.
+
+    Raises:
+        OpError: the folder cannot be written to.
     """
 
     def __init__(
@@ -33,55 +40,52 @@ class Checkpoints:
         keep: int,
         keep_every: int,
         in_background: bool = False,
+        writes: bool = True,
     ):
-        self._checkpoint, self._directory, self._keep_every = checkpoint, directory, keep_every
-        self._manager = tf.train.CheckpointManager(checkpoint, directory, max_to_keep=keep)
-        self._in_background, self._keep = in_background, keep
+        self._checkpoint, self._directory = checkpoint, directory
+        self._keep, self._keep_every = keep, keep_every
+        self._in_background, self._writes = in_background, writes
         self._awaited: str | None = None
+        if writes:
+            _remove_unfinished(directory)
+            self._manager = self._new_manager()
 
-    def save(self, step: int) -> str:
+    def save(self, step: int, at_once: bool = False) -> str:
         """Writes the checkpoint of a step, perhaps in the background, and returns its path.
 
+        Args:
+            step: in the checkpoint's name.
+            at_once: write it before returning in any case.
+
         Raises:
-            OpError: it cannot be written, or the one before could not be.
+            OpError: it cannot be written; if that is in the background, the next `save` says so.
         """
+        path = os.path.join(self._directory, f"ckpt-{step}")
+        if not self._writes:
+            return path
         self.wait()
-        self._awaited = f"{self._directory}/ckpt-{step}"
+        in_background = self._in_background and not at_once
         options = tf.train.CheckpointOptions(
-            experimental_enable_async_checkpoint=self._in_background,
-            experimental_write_callbacks=[self._written],
+            experimental_enable_async_checkpoint=in_background,
+            experimental_write_callbacks=[self._keep_for_good],
         )
-        path = self._manager.save(checkpoint_number=step, options=options)
-        if not self._in_background:
-            self.wait()
+        self._manager.save(checkpoint_number=step, options=options)
+        self._awaited = path if in_background else None
         return path
 
     def wait(self) -> None:
-        """Returns when what was saved is on disk.
+        """Returns when nothing is being written any more.
 
-        Raises:
-            OpError: it could not be written.
+        If something could not be written in the background, nothing is from then on: TensorFlow
+        keeps the reason to itself, but the next `save` is met by it too, unless it has gone.
         """
-        if self._in_background:
-            self._checkpoint.sync()
+        if self._awaited is None:
+            return
+        self._checkpoint.sync()
         awaited, self._awaited = self._awaited, None
-        if awaited is not None:
-            raise tf.errors.UnknownError(None, None, f"{awaited} was not written")
-
-    def _written(self, path: str) -> None:
-        """Called, perhaps in the background, when a checkpoint is whole."""
-        if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
-            _copy(path, os.path.join(self._directory, _KEPT))
-        self._remove_older(checkpoint_step(path))
-        self._awaited = None
-
-    def _remove_older(self, step: int) -> None:
-        """Removes all but the newest up to a step: TensorFlow's manager forgets some in a kill."""
-        indices = tf.io.gfile.glob(os.path.join(self._directory, "ckpt-*.index"))
-        older = sorted((i for i in indices if checkpoint_step(i) <= step), key=checkpoint_step)
-        for index in older[: -self._keep]:
-            for file in [index, *tf.io.gfile.glob(index[: -len("index")] + "data-*")]:
-                tf.io.gfile.remove(file)
+        if tf.train.latest_checkpoint(self._directory) != awaited:
+            logging.warning("%s was not written; from now on, training waits for saving", awaited)
+            self._in_background = False
 
     def restore_from(self, path: str) -> None:
         """Restores one checkpoint."""
@@ -90,18 +94,28 @@ class Checkpoints:
     def restore(self) -> str | None:
         """Restores the newest checkpoint that can be read and returns its path; None if none is.
 
+        Newer ones are broken, and moved to `checkpoints/broken`.
+
         Raises:
             UserError: there are checkpoints, but none of them can be read.
         """
-        paths = saved_checkpoints(self._directory)
+        paths, broken = saved_checkpoints(self._directory), []
         for path in reversed(paths):
             try:
                 self.restore_from(path)
-                return path
             # A cut file raises IndexError, a flipped bit DataLossError, a lost file NotFoundError.
             except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+                broken.append(path)
                 reason = str(error).splitlines()[0][:300]
                 logging.warning("checkpoint %s is broken and passed over: %s", path, reason)
+                continue
+            for newer in broken:
+                folder = os.path.join(self._directory, _BROKEN)
+                _move(newer, folder)
+                logging.warning("%s was moved to %s", newer, folder)
+            self._manager = self._new_manager()
+            self._keep_for_good(path)
+            return path
         if paths:
             raise UserError(
                 f"none of the {len(paths)} checkpoints in {self._directory} can be read; move the "
@@ -114,13 +128,58 @@ class Checkpoints:
         paths = saved_checkpoints(self._directory)
         return paths[-1] if paths else None
 
+    def _new_manager(self) -> tf.train.CheckpointManager:
+        """A manager that knows the checkpoints that are there, whatever TensorFlow noted last."""
+        _write_state(self._directory)
+        return tf.train.CheckpointManager(self._checkpoint, self._directory, max_to_keep=self._keep)
+
+    def _keep_for_good(self, path: str) -> None:
+        """Called, perhaps in the background, when a checkpoint is whole."""
+        if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
+            _copy(path, os.path.join(self._directory, _KEPT))
+
+
+def _remove_unfinished(directory: str) -> None:
+    """Removes what belongs to no whole checkpoint."""
+    for folder in (directory, os.path.join(directory, _KEPT)):
+        if not tf.io.gfile.exists(folder):
+            continue
+        for name in tf.io.gfile.listdir(folder):
+            path = os.path.join(folder, name.rstrip("/"))
+            data = re.search(r"(.*/ckpt-\d+)\.data-\d+-of-\d+$", path)
+            if re.search(r"/ckpt-\d+_temp$", path):
+                remove_folder(path)
+            elif data is not None and not tf.io.gfile.exists(f"{data.group(1)}.index"):
+                tf.io.gfile.remove(path)
+            elif re.search(r"/(ckpt-\d+\..*(tempstate\d+|\.partial)|checkpoint\.tmp\w+)$", path):
+                tf.io.gfile.remove(path)
+
+
+def _write_state(directory: str) -> None:
+    """Writes the file `checkpoint`, in which TensorFlow notes what is there, from what is there."""
+    state = os.path.join(directory, "checkpoint")
+    names = [os.path.basename(p) for p in _checkpoints_in(directory)]
+    if names:
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        # Without times, which must be later than the last, the manager would delete none of them.
+        lines += [f"all_model_checkpoint_timestamps: {i + 1}" for i in range(len(names))]
+        write_atomically(state, "\n".join([*lines, "last_preserved_timestamp: 0", ""]))
+    elif tf.io.gfile.exists(state):
+        tf.io.gfile.remove(state)
+
+
+def _checkpoints_in(folder: str) -> list[str]:
+    paths = tf.io.gfile.glob(os.path.join(folder, "ckpt-*.index"))
+    return sorted((path[: -len(".index")] for path in paths), key=checkpoint_step)
+
 
 def saved_checkpoints(directory: str) -> list[str]:
     """Paths of a folder's complete checkpoints, `kept` and `best` included, oldest first."""
     found = {}
     for folder in (os.path.join(directory, _BEST), os.path.join(directory, _KEPT), directory):
-        for index in tf.io.gfile.glob(os.path.join(folder, "ckpt-*.index")):
-            found[checkpoint_step(index)] = index[: -len(".index")]
+        for path in _checkpoints_in(folder):
+            found[checkpoint_step(path)] = path
     return [found[step] for step in sorted(found)]
 
 
@@ -141,13 +200,32 @@ def keep_one_best(directory: str, step: int) -> None:
 
 
 def _copy(path: str, folder: str) -> None:
-    if os.path.dirname(path) != folder:
-        tf.io.gfile.makedirs(folder)
-        files = sorted(tf.io.gfile.glob(path + ".*"))  # the index last: then it is whole
-        if not files or not files[-1].endswith(".index"):
-            raise FileNotFoundError(f"{path} is no longer there")
-        for file in files:
-            tf.io.gfile.copy(file, os.path.join(folder, os.path.basename(file)), overwrite=True)
+    """Copies a checkpoint, unless it is there; it is there once it is whole."""
+    if os.path.dirname(path) == folder or tf.io.gfile.exists(_inside(folder, f"{path}.index")):
+        return
+    tf.io.gfile.makedirs(folder)
+    files = _files_of(path)
+    if not files or not files[-1].endswith(".index"):
+        raise FileNotFoundError(f"{path} is no longer there")
+    for file in files:
+        target = _inside(folder, file)
+        tf.io.gfile.copy(file, f"{target}.partial", overwrite=True)
+        tf.io.gfile.rename(f"{target}.partial", target, overwrite=True)
+
+
+def _move(path: str, folder: str) -> None:
+    tf.io.gfile.makedirs(folder)
+    for file in _files_of(path):
+        tf.io.gfile.rename(file, _inside(folder, file), overwrite=True)
+
+
+def _files_of(path: str) -> list[str]:
+    """A checkpoint's files, the index last: where it is, the others are."""
+    return sorted(tf.io.gfile.glob([f"{path}.data-*", f"{path}.index"]))
+
+
+def _inside(folder: str, file: str) -> str:
+    return os.path.join(folder, os.path.basename(file))
 
 
 def checkpoint_step(path: str) -> int:

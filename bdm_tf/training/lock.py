@@ -26,6 +26,7 @@ class WorkdirLock:
 
     Raises:
         UserError: another process trains there.
+        OSError, OpError: the folder cannot be written to.
     """
 
     def __init__(self, workdir: str):
@@ -76,9 +77,10 @@ class WorkdirLock:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            owner = self._read() or "which is just starting"
             raise UserError(
-                f"--workdir={self._workdir} is in use by another trainer, {self._read()}; wait "
-                "for its end, stop it, or give another --workdir"
+                f"--workdir={self._workdir} is in use by another trainer, {owner}; wait for its "
+                "end, stop it, or give another --workdir"
             ) from None
         except OSError:  # a mount without locks
             file.close()

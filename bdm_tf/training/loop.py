@@ -158,11 +158,16 @@ def train(
     with files.writing():
         files.claim(config.operative_text())
     cluster.chief_first(lambda: prepare_prior(model, workdir, lambda: images.in_order(_FIT_BATCH)))
-    checkpoints = Checkpoints(
-        state.checkpoint(), files.checkpoints, keep_checkpoints, keep_every, async_checkpoints
-    )
-    start, origin = _restore(workdir, checkpoints, state, cluster, init_from)
     with files.writing():
+        checkpoints = Checkpoints(
+            state.checkpoint(),
+            files.checkpoints,
+            keep_checkpoints,
+            keep_every,
+            in_background=async_checkpoints,
+            writes=cluster.is_chief,
+        )
+        start, origin = _restore(workdir, checkpoints, state, cluster, init_from)
         files.forget_after(start)
     if cluster.is_chief:
         print(

@@ -83,15 +83,15 @@ class Run:
         """
         bar = tqdm(total=num_steps, initial=start, unit="step", disable=not self._cluster.is_chief)
         step, clock = start, _Clock(self._trainer.batch_size)
-        with StopRequest() as stop, bar:
+        with StopRequest() as stop, bar, contextlib.ExitStack() as exits:
+            exits.callback(self._checkpoints.wait)  # an error, too, lets what is under way end
             while step < num_steps:
                 count = min(self._cadences.calls, clock.steps_in(_CALL_SECONDS))
                 count = min(count, self._cadences.next_stop(step, num_steps))
                 said = self._cluster.everyone([count, stop.signal_number or 0])
                 count, signal_number = int(said[0, 0]), int(said[:, 1].max())
                 if signal_number:
-                    path = self._save(step) if step > start else self._checkpoints.latest()
-                    self._checkpoints.wait()
+                    path = self._save_last(step)
                     bar.close()
                     print(f"stopped at step {step}, saved as {path}; the same command goes on")
                     return signal_number
@@ -107,11 +107,7 @@ class Run:
                     bar.initial = bar.last_print_n = bar.n = step
                     bar.refresh()
                 self._report(step, num_steps, clock, bar)
-        self._checkpoints.wait()
-        latest = self._checkpoints.latest()
-        if latest is None or checkpoint_step(latest) < step:
-            self._save(step)
-            self._checkpoints.wait()
+        self._save_last(step)
         return None
 
     def _steps(self, iterator: Iterator, count: int) -> np.ndarray:
@@ -154,10 +150,18 @@ class Run:
         if scalars:  # what was not training does not count as training time
             clock.restart()
 
-    def _save(self, step: int) -> str:
+    def _save(self, step: int, at_once: bool = False) -> str:
         self._state.window.store()
         with self._files.writing():
-            return self._checkpoints.save(step)
+            return self._checkpoints.save(step, at_once)
+
+    def _save_last(self, step: int) -> str:
+        """Saves the step that a run ends with, unless it is saved; returns the path."""
+        self._checkpoints.wait()
+        latest = self._checkpoints.latest()
+        if latest is None or checkpoint_step(latest) < step:
+            return self._save(step, at_once=True)
+        return latest
 
     def _check_finite(self, records: np.ndarray, step: int) -> None:
         bad = ~np.isfinite(records[:, :2]).all(axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -38,9 +39,11 @@ class Workdir:
             tf.io.gfile.makedirs(self._file("samples"))
             write_atomically(self._file(".writable"), "")
             tf.io.gfile.remove(self._file(".writable"))
+            self._lock = WorkdirLock(path)
         except (tf.errors.OpError, OSError) as error:
-            raise UserError(f"--workdir={path} cannot be written to: {error}") from error
-        self._lock = WorkdirLock(path)
+            raise UserError(
+                f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
+            ) from error
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -54,7 +57,7 @@ class Workdir:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:300]
+            reason = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()).splitlines()[0][:300]
             raise UserError(
                 f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
                 "untouched: make room or bring the folder back, and the same command goes on"
@@ -75,8 +78,17 @@ class Workdir:
             return
         path = self._file("config.gin")
         if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                changed = config.differences(file.read(), text)
+            try:
+                with tf.io.gfile.GFile(path) as file:
+                    there = file.read()
+            except UnicodeDecodeError:
+                there = ""
+            if not config.parameters(there):
+                raise UserError(
+                    f"{path} is damaged; remove it, and the same command goes on with the "
+                    "parameters that it is given"
+                )
+            changed = config.differences(there, text)
             if changed:
                 lines = "\n  ".join(changed)
                 raise UserError(
@@ -90,11 +102,11 @@ class Workdir:
         path = self._file("metrics.jsonl")
         if not self._writes or not tf.io.gfile.exists(path):
             return
-        with tf.io.gfile.GFile(path) as file:
+        with tf.io.gfile.GFile(path, "rb") as file:
             lines = file.read().splitlines()
         kept = [line for line in lines if _step_of(line) <= step]
         if kept != lines:
-            write_atomically(path, "".join(line + "\n" for line in kept))
+            write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def write_metrics(self, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl and writes the scalars for TensorBoard."""
@@ -125,8 +137,8 @@ class Workdir:
         return os.path.join(self.path, *names)
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: bytes) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError):  # the last line of a run that was killed while it wrote
+    except (ValueError, KeyError, TypeError):  # cut, by a full disk or a machine that went down
         return float("inf")

@@ -1,7 +1,9 @@
 """Checkpoints: what is kept, and what happens to a broken one."""
 
 import os
+import random
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -9,15 +11,29 @@ from bdm_tf.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step, find_checkpoint
 
 
-def saved(tmp_path, steps, keep=2, keep_every=0):
+def opened(tmp_path, keep=2, keep_every=0, **settings):
+    """The checkpoints of one variable, as a process that has just begun has them."""
     variable = tf.Variable([0.0] * 1000)
-    checkpoints = Checkpoints(
-        tf.train.Checkpoint(v=variable), str(tmp_path / "checkpoints"), keep, keep_every
-    )
+    checkpoint, folder = tf.train.Checkpoint(v=variable), str(tmp_path / "checkpoints")
+    return Checkpoints(checkpoint, folder, keep, keep_every, **settings), variable
+
+
+def saved(tmp_path, steps, **settings):
+    checkpoints, variable = opened(tmp_path, **settings)
     for step in steps:
         variable.assign([float(step)] * 1000)
         checkpoints.save(step)
+    checkpoints.wait()
     return checkpoints, variable
+
+
+def files(tmp_path, folder="checkpoints"):
+    return sorted(os.listdir(tmp_path / folder))
+
+
+def whole(*steps):
+    names = (f"ckpt-{step}.{end}" for step in steps for end in ("data-00000-of-00001", "index"))
+    return sorted(["checkpoint", *names])
 
 
 def test_the_last_two_and_every_fourth_are_kept(tmp_path):
@@ -43,6 +59,9 @@ def test_a_broken_newest_checkpoint_is_passed_over(tmp_path, damage):
     variable.assign([-1.0] * 1000)
     assert checkpoint_step(checkpoints.restore()) == 1
     assert (variable.numpy() == 1.0).all()
+    assert checkpoint_step(checkpoints.latest()) == 1  # nobody takes the broken one for the newest
+    assert tf.train.latest_checkpoint(tmp_path / "checkpoints").endswith("ckpt-1")
+    assert "ckpt-2.index" in files(tmp_path, "checkpoints/broken")
 
 
 def test_nothing_readable_is_an_error_not_a_fresh_start(tmp_path):
@@ -51,6 +70,95 @@ def test_nothing_readable_is_an_error_not_a_fresh_start(tmp_path):
         file.write(b"not an index")
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
         checkpoints.restore()
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    checkpoints, variable = saved(tmp_path, [1])
+    for end in (".index", ".data-00000-of-00001"):
+        path = checkpoints.latest() + end
+        with open(path, "rb") as file:
+            sound = file.read()
+        for place in random.sample(range(len(sound)), 40):
+            damaged = bytearray(sound)
+            damaged[place] ^= 1 << random.randrange(8)
+            with open(path, "wb") as file:
+                file.write(damaged)
+            variable.assign([-1.0] * 1000)
+            try:
+                checkpoints.restore()
+            except UserError:
+                continue
+            assert (variable.numpy() == 1.0).all(), (end, place)  # it stands for nothing
+        with open(path, "wb") as file:
+            file.write(sound)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    saved(tmp_path, [4, 8], keep_every=4)
+    folder = tmp_path / "checkpoints"
+    (folder / "ckpt-12_temp").mkdir()
+    for name in (
+        "ckpt-12_temp/part-00000-of-00001.data-00000-of-00001",
+        "ckpt-11.data-00000-of-00001",  # killed before its index was written
+        "ckpt-12.index.tempstate123",
+        "checkpoint.tmp0123abcd",
+        "checkpoint.partial",
+        "kept/ckpt-12.index.partial",
+        "kept/ckpt-16.data-00000-of-00001",
+    ):
+        (folder / name).write_bytes(b"half")
+    opened(tmp_path)
+    assert files(tmp_path) == sorted([*whole(4, 8), "kept"])
+    assert files(tmp_path, "checkpoints/kept") == whole(4, 8)[1:]
+
+
+@pytest.mark.parametrize("note", [None, b"", b'model_checkpoint_path: "ck', b"\xff\x00", b"a: 1"])
+def test_a_damaged_note_of_tensorflow_loses_nothing_and_keeps_nothing_too_long(note, tmp_path):
+    saved(tmp_path, [1, 2])
+    state = tmp_path / "checkpoints" / "checkpoint"
+    state.unlink() if note is None else state.write_bytes(note)
+    checkpoints, variable = opened(tmp_path)
+    assert checkpoint_step(checkpoints.restore()) == 2 and (variable.numpy() == 2.0).all()
+    assert tf.train.latest_checkpoint(tmp_path / "checkpoints").endswith("ckpt-2")
+    checkpoints.save(3)
+    assert files(tmp_path) == whole(2, 3)
+
+
+def test_a_copy_for_good_that_a_kill_prevented_is_made_at_the_next_start(tmp_path):
+    saved(tmp_path, [3, 4], keep_every=4)
+    kept = tmp_path / "checkpoints" / "kept"
+    (kept / "ckpt-4.index").unlink()
+    checkpoints, _ = opened(tmp_path, keep_every=4)
+    assert checkpoint_step(checkpoints.restore()) == 4
+    assert files(tmp_path, "checkpoints/kept") == whole(4)[1:]
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_in_the_background_too_the_last_are_kept(keep, tmp_path):
+    saved(tmp_path, range(1, 6), keep=keep, in_background=True)
+    assert files(tmp_path) == whole(*range(6 - keep, 6))
+    values = tf.train.load_variable(str(tmp_path / "checkpoints"), "v/.ATTRIBUTES/VARIABLE_VALUE")
+    np.testing.assert_array_equal(values, [5.0] * 1000)
+
+
+def test_a_failure_in_the_background_costs_one_checkpoint_or_is_told_with_its_reason(tmp_path):
+    checkpoints, variable = saved(tmp_path, [1], keep=3, in_background=True)
+    for step in (2, 4, 5):
+        (tmp_path / "checkpoints" / f"ckpt-{step}_temp").write_text("in the way")
+    checkpoints.save(2)
+    variable.assign([3.0] * 1000)
+    checkpoints.save(3)  # the fault has gone
+    assert checkpoint_step(checkpoints.latest()) == 3
+    with pytest.raises(tf.errors.OpError, match="ckpt-4_temp"):
+        checkpoints.save(4)
+    again, variable = opened(tmp_path, keep=3)
+    assert checkpoint_step(again.restore()) == 3 and (variable.numpy() == 3.0).all()
+
+
+def test_only_the_chief_writes(tmp_path):
+    saved(tmp_path, [1], in_background=True)
+    saved(tmp_path, [2], writes=False)
+    assert files(tmp_path) == whole(1)
 
 
 def test_what_a_kill_made_the_manager_forget_does_not_pile_up(tmp_path):

@@ -1,0 +1,112 @@
+"""kill -9, and disks that are full, at any moment: nothing that was saved is lost."""
+
+import glob
+import os
+import random
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.conftest import ROOT, metrics, saved_values
+from tests.forked_training import Forks
+
+STEPS = 100
+
+
+@pytest.fixture(scope="module")
+def forks(digits_dir):
+    forks = Forks(ROOT, digits_dir)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(forks, tmp_path_factory):
+    return finished(forks, str(tmp_path_factory.mktemp("kills") / "whole"))
+
+
+def finished(forks, workdir, *parameters):
+    """Gives a run the time to end, and returns its workdir."""
+    forks.start(workdir, f"train.num_steps = {STEPS}", *parameters)
+    status, err = forks.ending()
+    assert status == 0, err[-3000:]
+    return workdir
+
+
+def whole_checkpoints(workdir):
+    names = glob.glob(os.path.join(workdir, "checkpoints", "ckpt-*.index"))
+    return {int(name.split("-")[-1].split(".")[0]) for name in names}
+
+
+def newest(workdir):
+    return max(whole_checkpoints(workdir), default=0)
+
+
+def wait_for_checkpoint(pid, workdir, step):
+    """Returns when a run has saved a step, or is no more."""
+    while newest(workdir) < step and os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.005)  # looks again; what is waited for is the file
+
+
+def assert_same_run(expected, found, message):
+    a, b = saved_values(expected), saved_values(found)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=f"{name} {message}")
+    assert metrics(expected) == metrics(found), message
+    left = [sorted(os.listdir(os.path.join(path, "checkpoints"))) for path in (expected, found)]
+    assert left[0] == left[1], message
+    assert not glob.glob(os.path.join(found, "*.partial"))
+    assert sorted(os.listdir(expected)) == sorted(os.listdir(found)), message
+
+
+def test_kills_at_random_moments_change_nothing(forks, undisturbed, tmp_path):
+    workdir, moments = str(tmp_path / "killed"), []
+    for i in range(30):
+        before = newest(workdir)
+        pid = forks.start(workdir, f"train.num_steps = {STEPS}")
+        if i % 3 == 2:  # while it starts: it restores, tidies up, builds
+            moments.append(random.uniform(0, 2))
+        else:  # most of what it does then is saving
+            wait_for_checkpoint(pid, workdir, before + 1)
+            moments.append(random.uniform(0, 0.1))
+        time.sleep(moments[-1])  # the moment is what is tried
+        os.kill(pid, signal.SIGKILL)
+        status, err = forks.ending()
+        assert status in (-signal.SIGKILL, 0), (err[-3000:], moments)
+        assert newest(workdir) >= before, moments
+        assert i % 3 == 2 or newest(workdir) > before or before == STEPS, (err[-3000:], moments)
+        # The newest can be read, whether or not TensorFlow's `checkpoint` file names it by now.
+        if newest(workdir):
+            for name, value in saved_values(workdir, f"ckpt-{newest(workdir)}").items():
+                assert np.isfinite(value).all(), (name, moments)
+    finished(forks, workdir)
+    assert_same_run(undisturbed, workdir, moments)
+
+
+FULL = {
+    "at the start": (10, r"cannot be written to: .*trainer\.json", 0),
+    "checkpoint": (2500, r"cannot be written to: .*/ckpt-2_temp/", 0),
+    "metrics": (7000, r"cannot be written to: .*/events\.out", 1),
+    "SavedModel": (100_000, r"SavedModel cannot be written to .*/saved_model", STEPS),
+}
+
+
+@pytest.mark.parametrize("case", FULL)
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, forks, undisturbed, tmp_path):
+    limit, message, saved = FULL[case]  # no file may grow further, as on a disk that is full
+    workdir = str(tmp_path / "run")
+    forks.start(workdir, f"train.num_steps = {STEPS}", limit=limit)
+    status, err = forks.ending()
+    assert status == 1 and "Traceback" not in err, err[-3000:]
+    last = err.splitlines()[-1]
+    assert re.search(message, last) and re.search("[Mm]ake room", last), last
+    there = whole_checkpoints(workdir)
+    assert newest(workdir) >= saved and len(there) == min(3, newest(workdir))
+    for step in there:
+        saved_values(workdir, f"ckpt-{step}")
+    finished(forks, workdir)
+    assert_same_run(undisturbed, workdir, last)

@@ -1,0 +1,81 @@
+"""A workdir's files and its lock, when something has befallen them."""
+
+import os
+import shutil
+
+import pytest
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.training.workdir import Workdir
+
+
+@pytest.mark.parametrize("end", [b'{"step": 3, "lo', b"\xff\x00", b"\x00" * 5, b"4", b"[]"])
+def test_a_line_of_metrics_that_was_cut_is_forgotten(end, tmp_path):
+    files = Workdir(str(tmp_path))
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"step": 3}\n' + end)
+    files.forget_after(2)
+    assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+    files.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x00", b"\xff\xfe"])
+def test_a_damaged_configuration_is_named_and_can_be_written_anew(content, tmp_path):
+    files = Workdir(str(tmp_path))
+    files.claim("a.b = 1\n")
+    (tmp_path / "config.gin").write_bytes(content)
+    with pytest.raises(UserError, match="config.gin is damaged; remove it"):
+        files.claim("a.b = 1\n")
+    (tmp_path / "config.gin").unlink()
+    files.claim("a.b = 1\n")
+    files.close()
+
+
+def write(files, content):
+    with files.writing():
+        files.write_metrics(1, {"content": content})
+
+
+def lines(path):
+    with tf.io.gfile.GFile(os.path.join(path, "metrics.jsonl")) as file:
+        return file.read().splitlines()
+
+
+def test_where_there_are_no_locks_the_newer_trainer_takes_over(tmp_path):
+    path = f"ram://{tmp_path.name}"
+    older, newer = Workdir(path), Workdir(path)
+    write(newer, 1.0)
+    with pytest.raises(UserError, match="was taken over by another trainer, .*pid"):
+        write(older, 2.0)
+    older.close()  # does not let go of what is another's
+    write(newer, 3.0)
+    assert [line.split()[-1] for line in lines(path)] == ["1.0}", "3.0}"]
+    newer.close()
+    write(Workdir(path), 4.0)
+
+
+def test_one_process_at_a_time_holds_a_folder(tmp_path):
+    first = Workdir(str(tmp_path))
+    with pytest.raises(UserError, match=f"in use by another trainer.*{os.getpid()}"):
+        Workdir(str(tmp_path))
+    (tmp_path / "trainer.json").unlink()
+    with pytest.raises(UserError, match="which is just starting"):
+        Workdir(str(tmp_path))
+    Workdir(str(tmp_path), writes=False)  # another worker of the same job
+    first.close()
+    Workdir(str(tmp_path)).close()
+
+
+def test_a_folder_that_was_removed_and_begun_by_another_belongs_to_the_other(tmp_path):
+    path = str(tmp_path / "run")
+    first = Workdir(path)
+    shutil.rmtree(path)
+    with pytest.raises(UserError, match="was removed"):
+        write(first, 1.0)
+    assert not os.path.exists(path)
+    second = Workdir(path)
+    with pytest.raises(UserError, match="taken over"):
+        write(first, 1.0)
+    write(second, 2.0)
+    assert len(lines(path)) == 1
