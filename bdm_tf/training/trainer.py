@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.noise import ALGORITHM, normal_rows
 from bdm_tf.replicas import on_replicas
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
-_ALGORITHM = "philox"
 # What a random number is for; with the seed and the step it makes the seed of the draw.
 _TIME, _NOISE, _DROPOUT = 0, 1, 2
 
@@ -93,7 +93,7 @@ class Trainer:
         losses = []
         for start in range(0, len(images) - size + 1, size):
             x = images[start : start + size]
-            noise = self._noise(self._seed_for(start, _NOISE), x.shape).numpy()
+            noise = normal_rows(self._seed_for(start, _NOISE), 0, x.shape).numpy()
             losses.append(np.mean(self._eval(x, t, noise)))
         return float(np.mean(losses))
 
@@ -109,9 +109,11 @@ class Trainer:
         """
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
-        t, noise = self._draw(step, self.batch_size)
+        t = tf.random.stateless_uniform(
+            [self.batch_size], self._seed_for(step, _TIME), alg=ALGORITHM
+        )
         t = tf.slice(t, [row], [count])
-        noise = tf.slice(noise, [row, 0, 0, 0], x.shape)
+        noise = normal_rows(self._seed_for(step, _NOISE), row, x.shape)
         losses, gradients = self._gradients(x, t, noise, self._seed_for(step, _DROPOUT), row)
         loss = tf.reduce_sum(losses) / self.batch_size
         replica = tf.distribute.get_replica_context()
@@ -172,15 +174,6 @@ class Trainer:
     def _eval_losses(self, x, t, noise):
         return self._model.objective(self._model.denoiser(), x, t, noise)
 
-    def _draw(self, step, count):
-        """Times `[count]` and noise `[count, H, W, C]` of a step, for the global batch."""
-        t = tf.random.stateless_uniform([count], self._seed_for(step, _TIME), alg=_ALGORITHM)
-        shape = [count, *self._model.image_shape]
-        return t, self._noise(self._seed_for(step, _NOISE), shape)
-
-    def _noise(self, seed, shape):
-        return tf.random.stateless_normal(shape, seed, alg=_ALGORITHM)
-
     def _seed_for(self, step, purpose):
         seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(step, tf.int32)])
-        return tf.random.experimental.stateless_fold_in(seed, purpose, alg=_ALGORITHM)
+        return tf.random.experimental.stateless_fold_in(seed, purpose, alg=ALGORITHM)
