@@ -10,7 +10,8 @@ SCRIPT = """
 import json, os, sys
 import numpy as np, tensorflow as tf
 from bdm_tf import config
-from bdm_tf.evaluation.job import Paths, evaluate_once, make_evaluation
+from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.once import evaluate_once
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.export import export, finish_run
 from bdm_tf.figures import sample_to_file
