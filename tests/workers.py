@@ -45,6 +45,6 @@ def endings(workers):
 
 def succeeded(workers):
     """What each worker, all of which must succeed, wrote: `(stdout, stderr)`."""
-    for status, _, err in (found := endings(workers)):
-        assert status == 0, err[-3000:]
+    found = endings(workers)
+    assert not any(status for status, _, _ in found), "\n".join(err[-3000:] for _, _, err in found)
     return [(out, err) for _, out, err in found]

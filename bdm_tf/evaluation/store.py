@@ -47,16 +47,16 @@ class SampleStore:
         silent = not self._cluster.is_chief
         options = dict(desc="samples", unit="img", smoothing=0.1, disable=silent)
         with tqdm(total=num_images, **options) as bar:
-            resumed = 0
             for first in range(0, num_images, self._batch_size):
                 batch = self._cluster.of_chief(self._finished, first)
                 count = min(self._batch_size, num_images - first)
                 if batch is None:
                     batch = self._make(first)
                     bar.update(count)
-                else:  # says nothing about the time left
-                    resumed += count
-                    bar.initial = bar.n = bar.last_print_n = resumed
+                elif self._cluster.is_chief:  # says nothing about the time left
+                    bar.initial += count
+                    bar.n += count
+                    bar.last_print_n += count
                     bar.refresh()
                 part = {name: array[:count] for name, array in batch.items()}
                 yield {"index": np.arange(first, first + count), **part}
