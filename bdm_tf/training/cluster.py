@@ -139,5 +139,5 @@ class Cluster:
             reason = str(error).strip().splitlines()[-1][:200]
             raise TryAgain(
                 f"worker {self.index} lost another worker ({reason}); start all of them again, "
-                "and they go on from the last checkpoint"
+                "and they go on from what was saved"
             ) from error
