@@ -7,6 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.training.cluster import Cluster
+
 
 def on_replicas(
     strategy: tf.distribute.Strategy, function: Callable, batch_size: int | None = None
@@ -22,9 +24,11 @@ def on_replicas(
 
     Returns:
         A function of arrays (first axis divisible by the number of replicas) that returns the
-        structure with NumPy arrays, the replicas' parts joined in order.
+        structure with NumPy arrays, the replicas' parts joined in order. It raises `TryAgain`
+        when another worker is gone.
     """
     replicas = strategy.num_replicas_in_sync
+    cluster = Cluster(strategy)
     several_workers = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     dtypes: list[tf.DType] = []  # of the results
 
@@ -56,9 +60,10 @@ def on_replicas(
             return lambda context: tf.constant(pieces[k][context.replica_id_in_sync_group])
 
         distribute = strategy.experimental_distribute_values_from_function
-        arguments = tuple(distribute(piece_of(k)) for k in range(len(arrays)))
-        parts = compiled(arguments)
-        whole = [joined(part, dtype) for part, dtype in zip(tf.nest.flatten(parts), dtypes)]
+        with cluster.collective():
+            arguments = tuple(distribute(piece_of(k)) for k in range(len(arrays)))
+            parts = compiled(arguments)
+            whole = [joined(part, dtype) for part, dtype in zip(tf.nest.flatten(parts), dtypes)]
         results = tf.nest.pack_sequence_as(parts, whole)
         return tf.nest.map_structure(lambda r: r[:rows], results) if missing else results
 

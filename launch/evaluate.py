@@ -45,7 +45,10 @@ _SAVE_SAMPLES = flags.DEFINE_string("save_samples", None, "A .npz for the sample
 _OUTPUT = flags.DEFINE_string("output", None, "Default results.json, in the workdir if given.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --output.")
 _STRATEGY = flags.DEFINE_enum(
-    "strategy", "auto", ["auto", "one_device", "mirrored", "tpu"], "Where to run."
+    "strategy",
+    "auto",
+    ["auto", "one_device", "mirrored", "multi_worker", "tpu"],
+    "Where to run; multi_worker reads TF_CONFIG.",
 )
 _TPU = flags.DEFINE_string("tpu", None, "Name or address of a Cloud TPU.")
 
@@ -80,7 +83,8 @@ def main(argv: list[str]) -> None:
     _check_flags(argv)
 
     from bdm_tf import config
-    from bdm_tf.evaluation.job import Paths, evaluate_once, make_evaluation
+    from bdm_tf.evaluation.job import Paths, make_evaluation
+    from bdm_tf.evaluation.once import evaluate_once
     from bdm_tf.evaluation.subjects import open_subject
     from bdm_tf.evaluation.watch import wait_for_run, watch
     from bdm_tf.training.strategy import make_strategy

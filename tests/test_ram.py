@@ -10,7 +10,8 @@ SCRIPT = """
 import json, os, sys
 import numpy as np, tensorflow as tf
 from bdm_tf import config
-from bdm_tf.evaluation.job import Paths, evaluate_once, make_evaluation
+from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.once import evaluate_once
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.export import export, finish_run
 from bdm_tf.figures import sample_to_file
@@ -52,36 +53,42 @@ for output in ("ram://drawn/grid.png", "ram://drawn/images.npz"):
 draw_to_file("process", "ram://drawn/process.png", gin_files=[], workdirs=[workdir],
              saved_models=["ram://exported"], gin_params=[], search_paths=gin, data_dir=data_dir,
              num_times=3, image=0, num_images=1, seed=0)
-for path in ("ram://run/config.gin", "ram://run/saved_model/saved_model.pb", "ram://statistics/train.npz",
-             "ram://run/samples/final.png", "ram://kept/samples.npz", "ram://drawn/grid.png",
+for path in ("ram://run/config.gin", "ram://run/saved_model/saved_model.pb",
+             "ram://statistics/train.npz", "ram://run/samples/final.png", "ram://kept/samples.npz", "ram://drawn/grid.png",
              "ram://drawn/images.npz", "ram://drawn/process.png"):
     assert tf.io.gfile.exists(path), path
+assert tf.io.gfile.glob("ram://cache/*.npz") and not tf.io.gfile.glob("ram://run/samples-*/*")
 assert tf.train.latest_checkpoint("ram://run/checkpoints").endswith("ckpt-12")
 sys.stdout.flush()
 os._exit(0)
 """
 
 
+def listed(folder):
+    """All folders and files in a folder, but for what AutoGraph keeps while it works."""
+    return sorted(
+        os.path.join(path, name)
+        for path, folders, files in os.walk(folder)
+        for name in [*folders, *files]
+        if not name.startswith("__autograph_generated_file")
+    )
+
+
 def test_nothing_is_written_but_to_ram(tmp_path, digits_dir):
-    home, here, temporary = (tmp_path / name for name in ("home", "here", "temporary"))
-    for folder in (home, here, temporary):
+    home, here, temporary, libraries = (tmp_path / n for n in ("home", "here", "tmp", "libraries"))
+    for folder in (home, here, temporary, libraries):
         folder.mkdir()
+    own = {"MPLCONFIGDIR": str(libraries), "KERAS_HOME": str(libraries)}  # theirs, not ours
+    data = listed(digits_dir)
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT, ROOT, digits_dir, *TINY],
         capture_output=True,
         text=True,
         timeout=400,
         cwd=here,
-        env={**os.environ, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": ROOT},
+        env={**os.environ, **own, "HOME": str(home), "TMPDIR": str(temporary), "PYTHONPATH": ROOT},
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    written = [
-        os.path.join(folder, file)
-        for start in (home, here, temporary)
-        for folder, _, files in os.walk(start)
-        for file in files
-        # What AutoGraph, matplotlib and Keras keep for themselves.
-        if not file.startswith("__autograph_generated_file") and file != "keras.json"
-        if "matplotlib" not in folder
-    ]
-    assert not written and not os.path.exists("ram:")
+    # Nor a folder "ram:", which is what os.makedirs makes of such a path.
+    assert listed(home) == listed(here) == listed(temporary) == []
+    assert listed(digits_dir) == data

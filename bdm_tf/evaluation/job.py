@@ -20,10 +20,11 @@ from bdm_tf.errors import UserError, check_counts
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
-from bdm_tf.evaluation.results import finished, finite, key_of, table, write_results
+from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import make_parent, write_npz
+from bdm_tf.files import make_parent
 from bdm_tf.replicas import on_replicas
+from bdm_tf.training.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,10 @@ class Paths:
 class Evaluation:
     """Scores a subject; all that can be compiled or computed once is.
 
+    Several workers make the same calls: all compute and have the same figures, the chief writes.
+
     Attributes:
+        cluster: the workers.
         num_images: how many samples are scored.
         best_by: the figure whose lowest value makes a checkpoint the best.
 
@@ -92,20 +96,24 @@ class Evaluation:
     ):
         self._began = time.monotonic()
         self._subject, self._strategy, self._paths = subject, strategy, paths
+        self.cluster = Cluster(strategy)
         self._num_steps, self._seed = num_steps, seed
         self._tensor_float_32 = tensor_float_32
         check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
         check_counts("evaluate", 1, batch_size=batch_size)
         self._batch_size = self._whole_batch(batch_size)
         self.num_images = min(num_images, getattr(subject, "num_images", num_images))
-        if self.num_images < num_images:
+        if self.num_images < num_images and self.cluster.is_chief:
             print(f"scoring the {self.num_images} images that there are, not {num_images}")
         # A convolution of one pass in 10 bits moves features by more than figures are quoted to.
         tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
-        self._features = make_features(paths.features) if paths.features else features()
-        for path in (paths.save_samples, os.path.join(paths.export_statistics or "", "")):
-            make_parent(path)  # now, not when hours of samples are there
-        train, evaluation = data.load(paths.data_dir, on_corrupt_image=paths.on_corrupt_image)
+        self._features = self.cluster.chief_first(  # who may have to download it
+            lambda: make_features(paths.features) if paths.features else features()
+        )
+        self.cluster.of_chief(_make_parents, paths)
+        train, evaluation = self.cluster.chief_first(
+            lambda: data.load(paths.data_dir, on_corrupt_image=paths.on_corrupt_image)
+        )
         if train.image_shape != tuple(subject.image_shape):
             raise UserError(
                 f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
@@ -120,7 +128,9 @@ class Evaluation:
             self._batch_size,
             paths.cache_dir,
             paths.statistics,
+            self.cluster,
         )
+        self._check_seen_by_all(self._reference.protocol())
         self._store: SampleStore | None = None
         self._skipped: dict[str, str] = {}
         self._evaluators = self._made(evaluators)
@@ -158,6 +168,7 @@ class Evaluation:
             "figures", "skipped" and "protocol".
         """
         protocol = self.protocol()
+        self._check_seen_by_all(protocol)
         for evaluator in self._evaluators:
             evaluator.start()
         self._score_samples(scratch, protocol)
@@ -215,13 +226,12 @@ class Evaluation:
         drawn_by = {k: v for k, v in protocol.items() if k not in ("data", "evaluators")}
         drawn_by |= {"num_images": None, "replicas": self._strategy.num_replicas_in_sync}
         folder = os.path.join(scratch, f"samples-{key_of(drawn_by)[:16]}")
-        self._store = SampleStore(folder, self._draw, self._extract, self._batch_size)
+        self._store = SampleStore(folder, self._draw, self._extract, self._batch_size, self.cluster)
         for batch in self._store.batches(self.num_images):
             for evaluator in interested:
                 evaluator.update(batch)
         if self._paths.save_samples:
-            images = self._store.images(self.num_images)
-            write_npz(self._paths.save_samples, {"images": images}, compressed=True)
+            self._store.keep_images(self._paths.save_samples, self.num_images)
 
     def _score_eval_images(self) -> None:
         interested = [e for e in self._evaluators if e.consumes == EVAL_IMAGES]
@@ -233,6 +243,14 @@ class Evaluation:
             for evaluator in interested:
                 evaluator.update({"index": index, "image": images})
             start += len(images)
+
+    def _check_seen_by_all(self, protocol: dict) -> None:
+        keys = self.cluster.everyone([int(key_of(protocol)[:15], 16)])
+        if (keys != keys[0]).any():
+            raise UserError(
+                "the workers do not see the same images or weights: --workdir, --saved_model, "
+                "--images and --data_dir must lead all of them to the same files"
+            )
 
     def _whole_batch(self, batch_size: int) -> int:
         replicas = self._strategy.num_replicas_in_sync
@@ -260,22 +278,10 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
         raise UserError(f"evaluate cannot be built from the gin parameters: {reason}") from error
 
 
-def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> None:
-    """Scores and writes `output`; what was measured already by the same protocol is shown.
-
-    Raises:
-        UserError: `output` holds results of another protocol and must not be overwritten.
-    """
-    make_parent(output)
-    results = finished(output, evaluation.protocol(), overwrite)
-    if results is not None and not evaluation.wants_files():
-        print(f"measured already, see {output}")
-    else:
-        results = evaluation.score(os.path.dirname(output))
-        write_results(output, results)
-        evaluation.clear()
-        print(f"wrote {output}")
-    print(table(results))
+def _make_parents(paths: Paths) -> None:
+    """Now, not when hours of samples are there."""
+    for path in (paths.save_samples, os.path.join(paths.export_statistics or "", "")):
+        make_parent(path)
 
 
 def _settings(evaluators: list[Evaluator]) -> dict[str, str]:

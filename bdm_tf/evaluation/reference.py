@@ -18,6 +18,7 @@ from bdm_tf.errors import UserError
 from bdm_tf.evaluation.features import FeatureNetwork
 from bdm_tf.evaluation.statistics import GaussianStatistics
 from bdm_tf.files import read_npz, write_npz
+from bdm_tf.training.cluster import Cluster
 
 _FORMAT = 1  # part of every key; goes up when the same key would mean other numbers
 _SAVE_EVERY = 1000  # images between two savings of what is under way
@@ -26,6 +27,8 @@ _SAVE_EVERY = 1000  # images between two savings of what is under way
 class Reference:
     """The splits of a data set in the features of a network.
 
+    All workers extract together and know the same; the chief alone reads and writes files.
+
     Args:
         splits: "train" and "eval" to their `Images`, or None where there is no such split.
         features: the feature network.
@@ -33,6 +36,7 @@ class Reference:
         batch_size: images that `extract` is given at a time.
         cache_dir: where results are kept; the file's name is for people, its key decides.
         imported: "train" or "eval" to a `.npz` with `mu` and `sigma`, used in place of the images.
+        cluster: the workers.
     """
 
     def __init__(
@@ -43,9 +47,10 @@ class Reference:
         batch_size: int,
         cache_dir: str,
         imported: dict[str, str],
+        cluster: Cluster,
     ):
         self._splits, self._network, self._extract = splits, features, extract
-        self._batch_size, self._cache_dir = batch_size, cache_dir
+        self._batch_size, self._cache_dir, self._cluster = batch_size, cache_dir, cluster
         self._known: dict[str, GaussianStatistics] = {}
         self._keys: dict[str, str] = {}
         self._imported: dict[str, dict[str, str]] = {}  # how the statistics describe themselves
@@ -63,7 +68,7 @@ class Reference:
     def batches(self, split: str) -> Iterator[np.ndarray]:
         """All images of a split in order, uint8 `[n, H, W, C]`, with a progress bar."""
         images = self._images(split)
-        with tqdm(total=images.num_images, desc=f"{split} images", unit="img") as bar:
+        with self._bar(f"{split} images", images.num_images) as bar:
             for batch in images.in_order(self._batch_size):
                 yield batch
                 bar.update(len(batch))
@@ -93,10 +98,10 @@ class Reference:
         images = self._images(split)
         count = min(max_images, images.num_images)
         path, key = self._file(split, f"features-{count}")
-        if tf.io.gfile.exists(path):
-            return _cached(path, key)["features"]
+        finished, saved = self._saved(path, key)
+        if finished:
+            return saved["features"]
         chosen = np.sort(np.random.default_rng(0).permutation(images.num_images)[:count])
-        saved = self._resumed(path, key)
         found = [saved["features"]] if saved else []
         kept = done = len(saved["features"]) if saved else 0
         for rows in self._extracted(split, chosen, done):
@@ -111,6 +116,8 @@ class Reference:
 
     def export(self, folder: str) -> None:
         """Writes the statistics of the splits that were used: `train.npz`, `eval.npz`."""
+        if not self._cluster.is_chief:
+            return
         tf.io.gfile.makedirs(folder)
         for split, known in self._known.items():
             path = os.path.join(folder, f"{split}.npz")
@@ -131,9 +138,9 @@ class Reference:
     def _cached_statistics(self, split: str) -> GaussianStatistics:
         images = self._images(split)
         path, key = self._file(split, "statistics")
-        if tf.io.gfile.exists(path):
-            return _statistics(_cached(path, key))
-        saved = self._resumed(path, key)
+        finished, saved = self._saved(path, key)
+        if finished:
+            return _statistics(saved)
         known = _statistics(saved) if saved else GaussianStatistics(self._dimensions())
         kept = known.count
         for rows in self._extracted(split, np.arange(images.num_images), kept):
@@ -150,7 +157,7 @@ class Reference:
         wanted = np.zeros(images.num_images, bool)
         wanted[chosen[done:]] = True
         passed = 0
-        with tqdm(total=len(chosen), initial=done, desc=f"{split} features", unit="img") as bar:
+        with self._bar(f"{split} features", len(chosen), done) as bar:
             for batch in images.in_order(self._batch_size):
                 rows = batch[wanted[passed : passed + len(batch)]]
                 passed += len(batch)
@@ -158,14 +165,22 @@ class Reference:
                     yield self._extract(rows)["features"]
                     bar.update(len(rows))
 
-    def _resumed(self, path: str, key: str) -> dict[str, np.ndarray]:
-        """What an interrupted pass has left of what will be at `path`."""
-        partial = _under_way(path)
-        return _cached(partial, key) if tf.io.gfile.exists(partial) else {}
+    def _bar(self, what: str, total: int, done: int = 0) -> tqdm:
+        silent = not self._cluster.is_chief
+        return tqdm(total=total, initial=done, desc=what, unit="img", disable=silent)
+
+    def _saved(self, path: str, key: str) -> tuple[bool, dict[str, np.ndarray]]:
+        """Whether `path` is there, and its arrays, or what an interrupted pass has left of them."""
+
+        def look():
+            there = [p for p in (path, _under_way(path)) if tf.io.gfile.exists(p)]
+            return path in there, _cached(there[0], key) if there else {}
+
+        return self._cluster.of_chief(look)
 
     def _finish(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         self._save(path, key, arrays)
-        if tf.io.gfile.exists(_under_way(path)):
+        if self._cluster.is_chief and tf.io.gfile.exists(_under_way(path)):
             tf.io.gfile.remove(_under_way(path))
 
     def _file(self, split: str, what: str) -> tuple[str, str]:
@@ -182,6 +197,8 @@ class Reference:
         return (there or [os.path.join(self._cache_dir, f"{name[-200:]}.npz")])[0], key
 
     def _save(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
+        if not self._cluster.is_chief:
+            return
         try:
             tf.io.gfile.makedirs(self._cache_dir)
             write_npz(path, {"key": key, **self._network.describe(), **arrays})
@@ -198,11 +215,8 @@ class Reference:
         Raises:
             UserError: it holds none, or those of other features.
         """
-        try:
-            saved = read_npz(path)
-            mu, sigma = (np.asarray(saved[name], np.float64) for name in ("mu", "sigma"))
-        except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
-            raise UserError(f"{path} has no statistics mu and sigma: {error}") from error
+        saved = self._cluster.of_chief(_given, path)
+        mu, sigma = saved["mu"], saved["sigma"]
         made_with = str(saved.get("features_sha256", self._network.content_hash))
         if made_with != self._network.content_hash:
             raise UserError(
@@ -225,6 +239,14 @@ class Reference:
         described = {name: str(saved[name]) for name in named if name in saved}
         digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
         return known, {**described, "statistics_sha256": digest}
+
+
+def _given(path: str) -> dict[str, np.ndarray]:
+    try:
+        saved = read_npz(path)
+        return saved | {name: np.asarray(saved[name], np.float64) for name in ("mu", "sigma")}
+    except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+        raise UserError(f"{path} has no statistics mu and sigma: {error}") from error
 
 
 def _under_way(path: str) -> str:

@@ -11,16 +11,20 @@ from tqdm import tqdm
 
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz, remove_folder, write_npz
+from bdm_tf.training.cluster import Cluster
 
 
 class SampleStore:
     """A folder of finished batches; image i is the same whichever run drew it.
+
+    All workers draw together and have the same batches, but the folder is the chief's alone.
 
     Args:
         folder: its name must stand for all that the samples and features depend on.
         draw: draws a batch, given the number of its first image.
         extract: uint8 `[n, H, W, C]` to the outputs of the feature network as arrays.
         batch_size: images in a batch.
+        cluster: the workers.
     """
 
     def __init__(
@@ -29,9 +33,10 @@ class SampleStore:
         draw: Callable[[int], np.ndarray],
         extract: Callable[[np.ndarray], dict[str, np.ndarray]],
         batch_size: int,
+        cluster: Cluster,
     ):
         self._folder, self._draw, self._extract = folder, draw, extract
-        self._batch_size = batch_size
+        self._batch_size, self._cluster = batch_size, cluster
 
     def batches(self, num_images: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches with "index", "image", "features" and perhaps "logits", in order.
@@ -39,29 +44,33 @@ class SampleStore:
         Raises:
             UserError: the folder cannot be written to.
         """
-        with tqdm(total=num_images, desc="samples", unit="img", smoothing=0.1) as bar:
-            resumed = 0
+        silent = not self._cluster.is_chief
+        options = dict(desc="samples", unit="img", smoothing=0.1, disable=silent)
+        with tqdm(total=num_images, **options) as bar:
             for first in range(0, num_images, self._batch_size):
-                batch = self._finished(first)
+                batch = self._cluster.of_chief(self._finished, first)
                 count = min(self._batch_size, num_images - first)
                 if batch is None:
                     batch = self._make(first)
                     bar.update(count)
-                else:  # says nothing about the time left
-                    resumed += count
-                    bar.initial = bar.n = bar.last_print_n = resumed
+                elif self._cluster.is_chief:  # says nothing about the time left
+                    bar.initial += count
+                    bar.n += count
+                    bar.last_print_n += count
                     bar.refresh()
                 part = {name: array[:count] for name, array in batch.items()}
                 yield {"index": np.arange(first, first + count), **part}
 
-    def images(self, num_images: int) -> np.ndarray:
-        """All images of finished batches, uint8 `[num_images, H, W, C]`."""
-        files = [self._file(first) for first in range(0, num_images, self._batch_size)]
-        return np.concatenate([read_npz(file)["image"] for file in files])[:num_images]
+    def keep_images(self, path: str, num_images: int) -> None:
+        """Writes all images of finished batches: `images`, uint8 `[num_images, H, W, C]`."""
+        if self._cluster.is_chief:
+            files = [self._file(first) for first in range(0, num_images, self._batch_size)]
+            images = np.concatenate([read_npz(file)["image"] for file in files])[:num_images]
+            write_npz(path, {"images": images}, compressed=True)
 
     def clear(self) -> None:
         """Removes the folder."""
-        if tf.io.gfile.exists(self._folder):
+        if self._cluster.is_chief and tf.io.gfile.exists(self._folder):
             remove_folder(self._folder)
 
     def _file(self, first: int) -> str:
@@ -78,9 +87,12 @@ class SampleStore:
     def _make(self, first: int) -> dict[str, np.ndarray]:
         images = self._draw(first)
         batch = {"image": images, **self._extract(images)}
+        self._cluster.of_chief(self._keep, first, batch)
+        return batch
+
+    def _keep(self, first: int, batch: dict[str, np.ndarray]) -> None:
         try:
             tf.io.gfile.makedirs(self._folder)
             write_npz(self._file(first), batch)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(f"samples cannot be kept in {self._folder}: {error}") from error
-        return batch

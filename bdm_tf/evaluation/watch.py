@@ -35,7 +35,8 @@ def watch(
 
     Writes a row of `results.jsonl` and TensorBoard scalars for each. Rows that are there already,
     of the same protocol, are not measured again. A checkpoint that training deletes before its
-    turn, or that cannot be read, is passed over.
+    turn, or that cannot be read, is passed over. The chief says
+    whose turn it is.
 
     Args:
         evaluation: how to score.
@@ -47,8 +48,10 @@ def watch(
     directory = os.path.join(workdir, "checkpoints")
     log = ResultLog(os.path.join(workdir, "results.jsonl"))
     key = key_of(evaluation.protocol(), ignore=("step", "weights_sha256"))
-    summaries = tf.summary.create_file_writer(os.path.join(workdir, "logs", "evaluation"))
-
+    cluster = evaluation.cluster
+    summaries = None
+    if cluster.is_chief:
+        summaries = tf.summary.create_file_writer(os.path.join(workdir, "logs", "evaluation"))
     lost: set[int] = set()
 
     def scored() -> set[int]:
@@ -61,40 +64,56 @@ def watch(
     def ended() -> bool:
         return _last_step(workdir) in scored() | lost
 
-    if not saved_checkpoints(directory):
-        print(f"waiting for a checkpoint in {directory}", flush=True)
-    newer = tf.train.checkpoints_iterator(directory, timeout=poll_seconds, timeout_fn=ended)
-    for _ in newer:
-        while waiting := pending():
-            checkpoint = waiting[0]
-            step = checkpoint_step(checkpoint)
-            try:
-                run.restore(checkpoint)
-                if keep_best:
-                    copy_to_best(checkpoint)  # training may delete it meanwhile
-            except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
-                there = tf.io.gfile.exists(f"{checkpoint}.index")
-                what = "cannot be read" if there else "was deleted before its turn"
-                print(f"step {step} {what} ({type(error).__name__}): passed over", flush=True)
-                lost.add(step)
-                continue
-            print(f"scoring step {step}", flush=True)
-            results = evaluation.score(workdir)
-            log.append({"step": step, "key": key, **results})
-            evaluation.clear()
-            with summaries.as_default():
-                for name, figure in results["figures"].items():
-                    if figure["value"] is not None:
-                        tf.summary.scalar(f"evaluation/{name}", figure["value"], step=step)
-            summaries.flush()
-            print(table(results), flush=True)
-            if keep_best:
-                _keep_best(evaluation, directory, [r for r in log.rows if r["key"] == key])
-        if ended():
-            break
-    if keep_best:  # the rows may be older than the wish
+    def next_turn() -> str | None:
+        if not saved_checkpoints(directory):
+            print(f"waiting for a checkpoint in {directory}", flush=True)
+        while not (waiting := pending()):
+            if ended():
+                return None
+            time.sleep(poll_seconds)
+        return waiting[0]
+
+    def keep() -> None:
         _keep_best(evaluation, directory, [r for r in log.rows if r["key"] == key])
-    print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
+
+    while checkpoint := cluster.of_chief(next_turn):
+        step = checkpoint_step(checkpoint)
+        failure = ""
+        try:
+            run.restore(checkpoint)
+            if keep_best and cluster.is_chief:
+                copy_to_best(checkpoint)  # training may delete it meanwhile
+        except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
+            there = tf.io.gfile.exists(f"{checkpoint}.index")
+            what = "cannot be read" if there else "was deleted before its turn"
+            failure = f"step {step} {what} ({type(error).__name__}): passed over"
+            print(failure, flush=True)
+        if cluster.everyone([bool(failure)]).any():
+            lost.add(step)
+            continue
+        if cluster.is_chief:
+            print(f"scoring step {step}", flush=True)
+        results = evaluation.score(workdir)
+        if cluster.is_chief:
+            log.append({"step": step, "key": key, **results})
+            _write_scalars(summaries, step, results)
+            print(table(results), flush=True)
+        evaluation.clear()
+        if keep_best and cluster.is_chief:
+            keep()
+    if cluster.is_chief:
+        if keep_best:  # the rows may be older than the wish
+            keep()
+        print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
+    cluster.barrier()  # nobody leaves while the chief is still at work
+
+
+def _write_scalars(summaries: tf.summary.SummaryWriter, step: int, results: dict) -> None:
+    with summaries.as_default():
+        for name, figure in results["figures"].items():
+            if figure["value"] is not None:
+                tf.summary.scalar(f"evaluation/{name}", figure["value"], step=step)
+    summaries.flush()
 
 
 def _keep_best(evaluation: Evaluation, directory: str, rows: list[dict]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain
+from bdm_tf.errors import TryAgain, UserError
 
 Result = TypeVar("Result")
+_CHUNK = 2**17  # of int64, in which longer messages travel: one graph serves all lengths
 
 # What the collectives of TensorFlow raise when a worker is gone.
 _LOST = (
@@ -28,13 +30,16 @@ class Cluster:
 
     All of them must make the same calls in the same order.
 
+    Args:
+        strategy: theirs; None is this process alone.
+
     Attributes:
         num_workers: how many there are.
         index: which one this is; 0 is the chief, who alone writes.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
-        self._strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+        self._strategy = strategy = strategy or tf.distribute.get_strategy()
         self.num_workers, self.index = 1, 0
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver = strategy.cluster_resolver
@@ -63,16 +68,7 @@ class Cluster:
         """
         rows = np.zeros([self.num_workers, len(numbers)], np.int64)
         rows[self.index] = numbers
-        if self.num_workers == 1:
-            return rows
-        unsaid = [rows]  # by the first of this worker's replicas, for all of them
-
-        def say(_):
-            return tf.constant(unsaid.pop() if unsaid else np.zeros_like(rows))
-
-        with self.collective():
-            values = self._strategy.experimental_distribute_values_from_function(say)
-            return self._sum(values).numpy()
+        return rows if self.num_workers == 1 else self._sum_of(rows)
 
     def barrier(self) -> None:
         """Returns when every worker has come here."""
@@ -87,6 +83,51 @@ class Cluster:
             self.barrier()
         return result
 
+    def of_chief(self, work: Callable[..., Result], *arguments) -> Result:
+        """What the chief, who alone does the work, makes of it; his `UserError` is everyone's.
+
+        Args:
+            work: what depends on files, or writes them; returns what `pickle` takes.
+            arguments: its arguments.
+
+        Raises:
+            UserError: `work` raised it.
+            TryAgain: a worker is gone.
+        """
+        if self.num_workers == 1:
+            return work(*arguments)
+        message = b""
+        if self.is_chief:
+            try:
+                message = pickle.dumps((work(*arguments), None))
+            except UserError as error:
+                message = pickle.dumps((None, error))
+        result, mistake = pickle.loads(self._from_chief(message))
+        if mistake is not None:
+            raise mistake
+        return result
+
+    def _from_chief(self, message: bytes) -> bytes:
+        length = int(self.everyone([len(message)])[0, 0])
+        words = np.zeros(-(-length // (8 * _CHUNK)) * _CHUNK, np.int64)
+        if self.is_chief:
+            words.view(np.uint8)[:length] = np.frombuffer(message, np.uint8)
+        for start in range(0, len(words), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            words[chunk] = self._sum_of(words[chunk])
+        return words.tobytes()[:length]
+
+    def _sum_of(self, values: np.ndarray) -> np.ndarray:
+        """The sum over all workers."""
+        unsaid = [values]  # by the first of this worker's replicas, for all of them
+
+        def say(_):
+            return tf.constant(unsaid.pop() if unsaid else np.zeros_like(values))
+
+        with self.collective():
+            distributed = self._strategy.experimental_distribute_values_from_function(say)
+            return self._sum(distributed).numpy()
+
     @contextlib.contextmanager
     def collective(self) -> Iterator[None]:
         """Around what all workers do together: the loss of one becomes `TryAgain`."""
@@ -98,5 +139,5 @@ class Cluster:
             reason = str(error).strip().splitlines()[-1][:200]
             raise TryAgain(
                 f"worker {self.index} lost another worker ({reason}); start all of them again, "
-                "and they go on from the last checkpoint"
+                "and they go on from what was saved"
             ) from error

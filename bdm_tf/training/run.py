@@ -135,16 +135,14 @@ class Run:
             bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {rate:.0f} img/s")
             self._state.window.clear()
         if due(self._cadences.evaluate):
-            with self._cluster.collective():
-                scalars["eval_loss"] = self._eval_loss()
+            scalars["eval_loss"] = self._eval_loss()
         if scalars:
             with self._files.writing():
                 self._files.write_metrics(step, scalars)
         if due(self._cadences.checkpoint):
             self._save(step)
         if due(self._cadences.sample):
-            with self._cluster.collective():
-                images = self._preview()
+            images = self._preview()
             with self._files.writing():
                 self._files.write_samples(step, images)
         if scalars:  # what was not training does not count as training time

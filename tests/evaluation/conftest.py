@@ -45,6 +45,11 @@ def load(path):
         return json.load(file)
 
 
+def rows(workdir):
+    with open(os.path.join(workdir, "results.jsonl")) as file:
+        return [json.loads(line) for line in file]
+
+
 def values(results):
     return {name: figure["value"] for name, figure in results["figures"].items()}
 

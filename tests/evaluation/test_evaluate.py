@@ -1,6 +1,5 @@
 """launch/evaluate.py in real processes: every source, kill -9, following a live run."""
 
-import json
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ import subprocess
 import numpy as np
 
 from tests.conftest import kill_after, run, train_command
-from tests.evaluation.conftest import load, succeeded, values
+from tests.evaluation.conftest import load, rows, succeeded, values
 
 
 def test_results_say_what_was_measured_and_how(scored, finished_run):
@@ -120,11 +119,6 @@ def test_an_evaluation_killed_midway_ends_with_the_same_figures(tmp_path, finish
     succeeded(arguments("whole"))
     killed, whole = (load(tmp_path / f / "r.json") for f in ("killed", "whole"))
     assert killed["figures"] == whole["figures"]
-
-
-def rows(workdir):
-    with open(os.path.join(workdir, "results.jsonl")) as file:
-        return [json.loads(line) for line in file]
 
 
 def test_watch_follows_a_live_run_to_its_end(tmp_path, digits_dir, evaluate):

@@ -11,6 +11,7 @@ from bdm_tf.evaluation import PixelFeatures
 from bdm_tf.evaluation import reference as reference_module
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.files import read_npz, write_npz
+from bdm_tf.training.cluster import Cluster
 
 TRAIN = np.random.default_rng(0).integers(0, 256, (130, 4, 3, 1)).astype(np.uint8)
 
@@ -36,6 +37,7 @@ def reference(tmp_path, train=TRAIN, extract=None, network=None, imported=None, 
         batch_size,
         str(tmp_path / "cache"),
         imported or {},
+        Cluster(),
     )
 
 

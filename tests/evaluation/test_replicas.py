@@ -1,21 +1,24 @@
-"""Two replicas draw, describe and score what one does."""
+"""Two and four replicas draw, describe and score what one does."""
 
 import subprocess
 import sys
+
+import pytest
 
 from tests.conftest import ROOT
 
 SCRIPT = """
 import sys
 import numpy as np, tensorflow as tf
+workdir, data_dir, scratch, root, count = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+devices = [tf.config.LogicalDeviceConfiguration()] * int(count)
+tf.config.set_logical_device_configuration(cpu, devices)
 from bdm_tf import config
 from bdm_tf.evaluation.job import Paths, make_evaluation
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.training.strategy import make_strategy
 
-workdir, data_dir, scratch, root = sys.argv[1:]
 parameters = ["evaluate.num_steps = 3", "evaluate.num_images = 30", "evaluate.batch_size = 20",
               "KernelDistance.subset_size = 20", "KernelDistance.subsets = 2"]
 
@@ -28,25 +31,27 @@ def scores(name, kind, **subject):
     kept = f"{scratch}/{kind}-{name}.npz"
     paths = Paths(cache_dir=f"{scratch}/cache-{name}", data_dir=data_dir, save_samples=kept)
     results = make_evaluation(subject, strategy, paths).score(scratch)
-    assert results["protocol"]["replicas"] == {"one_device": 1, "mirrored": 2}[name]
+    assert results["protocol"]["replicas"] == {"one_device": 1, "mirrored": int(count)}[name]
     return np.load(kept)["images"], {k: f["value"] for k, f in results["figures"].items()}
 
 subjects = {"run": {"workdir": workdir}, "shipped": {"saved_model": f"{workdir}/saved_model"}}
 for kind, given in subjects.items():
     images, one = scores("one_device", kind, **given)
-    drawn_by_two, two = scores("mirrored", kind, **given)
+    drawn_by_all, many = scores("mirrored", kind, **given)
     assert images.shape == (30, 8, 8, 1) and len(np.unique(images, axis=0)) > 25
     # A row's last bits differ with the batch it sits in.
-    assert np.abs(images.astype(int) - drawn_by_two).max() <= 1
-    assert one.keys() == two.keys()
+    assert np.abs(images.astype(int) - drawn_by_all).max() <= 1
+    assert one.keys() == many.keys()
     for key in one:
-        np.testing.assert_allclose(one[key], two[key], rtol=1e-3, err_msg=key)
+        np.testing.assert_allclose(one[key], many[key], rtol=1e-3, err_msg=key)
 """
 
 
-def test_two_replicas_measure_what_one_does(tmp_path, finished_run, digits_dir):
+@pytest.mark.parametrize("replicas", [2, 4])  # a process can hold groups of one size only
+def test_replicas_measure_what_one_does(replicas, tmp_path, finished_run, digits_dir):
+    arguments = [finished_run, digits_dir, str(tmp_path), ROOT, str(replicas)]
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, finished_run, digits_dir, str(tmp_path), ROOT],
+        [sys.executable, "-c", SCRIPT, *arguments],
         capture_output=True,
         text=True,
         timeout=400,

@@ -1,55 +1,16 @@
 """Two worker processes with TF_CONFIG: the steps of one process; one killed and started again."""
 
-import contextlib
-import json
 import os
 import re
 import signal
-import socket
-import subprocess
 
 import numpy as np
 import pytest
 
 from tests.conftest import metrics, run, saved_values, train_command
+from tests.workers import endings, start_workers, succeeded
 
 SETTINGS = ["train.sample_every = 6", "train.sample_images = 3", "train.sample_num_steps = 2"]
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def start_workers(arguments):
-    """Starts two workers; the chief is the first."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
-    workers = []
-    for index in range(2):
-        task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        workers.append(
-            subprocess.Popen(
-                arguments,
-                env={**os.environ, "TF_CONFIG": config},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=os.path.expanduser("~"),
-            )
-        )
-    return workers
-
-
-def endings(workers):
-    """The exit status and what was written, `(status, stdout, stderr)`, of each."""
-    found = []
-    for worker in workers:
-        out, err = worker.communicate(timeout=400)
-        found.append((worker.returncode, out.decode(), err.decode()))
-    return found
 
 
 def wait_for_step(worker, step):
@@ -67,8 +28,7 @@ def wait_for_step(worker, step):
 def undisturbed(tmp_path_factory, digits_dir):
     workdir = str(tmp_path_factory.mktemp("workers") / "run")
     arguments = train_command(workdir, digits_dir, *SETTINGS, extra=["--strategy=multi_worker"])
-    for status, _, err in endings(start_workers(arguments)):
-        assert status == 0, err[-3000:]
+    succeeded(start_workers(arguments, arguments))
     return workdir
 
 
@@ -92,7 +52,7 @@ def test_a_killed_worker_ends_the_other_and_both_go_on_to_the_same_bits(
 ):
     workdir = str(tmp_path / "disturbed")
     arguments = train_command(workdir, digits_dir, *SETTINGS, extra=["--strategy=multi_worker"])
-    workers = start_workers(arguments)
+    workers = start_workers(arguments, arguments)
     assert wait_for_step(workers[0], 6)
     workers[killed].kill()
     status, _, err = endings(workers)[1 - killed]
@@ -101,8 +61,7 @@ def test_a_killed_worker_ends_the_other_and_both_go_on_to_the_same_bits(
         assert "worker 0 lost another worker" in err and "start all of them again" in err
     else:  # without its coordinator TensorFlow may end a worker before it can say anything
         assert status in (75, -signal.SIGABRT), err[-3000:]
-    for status, _, err in endings(start_workers(arguments)):
-        assert status == 0, err[-3000:]
+    succeeded(start_workers(arguments, arguments))
     whole, resumed = saved_values(undisturbed), saved_values(workdir)
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
@@ -114,7 +73,7 @@ def test_sigterm_to_one_worker_stops_both_at_one_step(tmp_path, digits_dir):
     arguments = train_command(
         workdir, digits_dir, "train.num_steps = 1000000", extra=["--strategy=multi_worker"]
     )
-    workers = start_workers(arguments)
+    workers = start_workers(arguments, arguments)
     assert wait_for_step(workers[0], 1)
     workers[1].send_signal(signal.SIGTERM)
     stopped = [re.search(r"stopped at step (\d+)", out) for _, out, _ in check(endings(workers))]
