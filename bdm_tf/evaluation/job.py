@@ -16,6 +16,7 @@ import tensorflow as tf
 
 import bdm_tf
 from bdm_tf import config
+from bdm_tf.cluster import Cluster
 from bdm_tf.errors import UserError, check_counts
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
@@ -24,7 +25,6 @@ from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
 from bdm_tf.files import make_parent
 from bdm_tf.replicas import on_replicas
-from bdm_tf.training.cluster import Cluster
 
 
 @dataclass(frozen=True)

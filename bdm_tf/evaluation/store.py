@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bdm_tf.cluster import Cluster
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz, remove_folder, write_npz
-from bdm_tf.training.cluster import Cluster
 
 
 class SampleStore:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.cluster import Cluster
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
@@ -23,7 +24,6 @@ from bdm_tf.model import (
 from bdm_tf.replicas import on_replicas
 from bdm_tf.saved_models import check_steps, model_info
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
-from bdm_tf.training.cluster import Cluster
 from bdm_tf.training.state import raw_variables
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.

@@ -35,8 +35,7 @@ def watch(
 
     Writes a row of `results.jsonl` and TensorBoard scalars for each. Rows that are there already,
     of the same protocol, are not measured again. A checkpoint that training deletes before its
-    turn, or that cannot be read, is passed over. The chief says
-    whose turn it is.
+    turn, or that cannot be read, is passed over. The chief says whose turn it is.
 
     Args:
         evaluation: how to score.

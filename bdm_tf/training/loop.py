@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError, check_counts
 from bdm_tf.model import (
@@ -28,7 +29,6 @@ from bdm_tf.training.checkpoints import (
     find_checkpoint,
     weights_to_start_from,
 )
-from bdm_tf.training.cluster import Cluster
 from bdm_tf.training.run import Cadences, Run
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import default_jit_compile, describe

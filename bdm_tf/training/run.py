@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bdm_tf.cluster import Cluster
 from bdm_tf.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
-from bdm_tf.training.cluster import Cluster
 from bdm_tf.training.signals import StopRequest
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer

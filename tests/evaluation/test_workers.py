@@ -108,7 +108,7 @@ from bdm_tf.errors import UserError
 from bdm_tf.evaluation.store import SampleStore
 from bdm_tf.files import write_npz
 from bdm_tf.replicas import on_replicas
-from bdm_tf.training.cluster import Cluster
+from bdm_tf.cluster import Cluster
 from bdm_tf.training.strategy import make_strategy
 
 strategy = make_strategy("auto")  # which sees TF_CONFIG
