@@ -21,6 +21,9 @@ CADENCES = frozenset(
     ).split()
 ) | {"sample.num_steps", "sample.clip", "UNet.remat", "export_saved_model.chunk_size"}
 
+# What to add to gin's message; each is given the message. Those who register with gin add theirs.
+hints: list[Callable[[str], str]] = []
+
 
 def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
     """Reads gin files, then single parameters, into gin's global configuration.
@@ -49,7 +52,8 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(list(files), list(parameters))
     except (OSError, ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
-        raise UserError(f"the gin configuration cannot be used: {error}") from error
+        added = "".join(hint(str(error)) for hint in hints)
+        raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
     finally:
         logging.set_verbosity(verbosity)
 

@@ -15,9 +15,9 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.figures import sample_to_file
 from bdm_tf.files import remove_folder, rename_folder
+from bdm_tf.keras_versions import raw_variables
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
 from bdm_tf.saved_models import INFO, model_info
-from bdm_tf.training.state import raw_variables
 
 FINAL_IMAGES = 100
 

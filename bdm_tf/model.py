@@ -12,12 +12,12 @@ from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, fo
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz, sha256, write_npz
+from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Batches, Prior, StandardNormal
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
-from bdm_tf.training.state import raw_variables
 
 
 @gin.register

@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NO_ADDONS = "tensorflow-addons imports beside TensorFlow 2.15 only: the extra [addons]"
 
 # The digits' gin file at a size that trains in seconds.
 TINY = [

@@ -13,6 +13,7 @@ from bdm_tf.cluster import Cluster
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
+from bdm_tf.keras_versions import raw_variables
 from bdm_tf.model import (
     Model,
     build_model,
@@ -24,7 +25,6 @@ from bdm_tf.model import (
 from bdm_tf.replicas import on_replicas
 from bdm_tf.saved_models import check_steps, model_info
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
-from bdm_tf.training.state import raw_variables
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
 _NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder", "sample")

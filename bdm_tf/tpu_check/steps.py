@@ -12,8 +12,8 @@ from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
-from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.loop import WarmUp, train
+from bdm_tf.training.optimizers import make_optimizer
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
 
@@ -66,8 +66,8 @@ def training_step(model: Model, batch_size: int, cores: int) -> Step:
     parts = setting("accumulation_steps")
     _check_divisible(batch_size, cores * parts)
     rate = WarmUp(setting("learning_rate"), setting("warmup_steps"))
-    make_optimizer = setting("optimizer") or gin.get_configurable(FusedAdam)
-    state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
+    optimizer = make_optimizer(setting("optimizer"), rate)
+    state = TrainState(model.network, model.ema_network, optimizer)
     trainer = Trainer(
         strategy=tf.distribute.get_strategy(),
         model=model,

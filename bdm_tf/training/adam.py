@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gin
 import keras
 import tensorflow as tf
 
-from bdm_tf.training.state import raw_variables
+from bdm_tf.keras_versions import place_of, raw_variables
 
 
-@gin.register
 class FusedAdam(keras.optimizers.Adam):
     """`keras.optimizers.Adam`, its update done by TensorFlow's fused kernel.
 
@@ -43,11 +41,9 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
     def update_step(self, gradient, variable, learning_rate=None):
-        if hasattr(self, "_get_variable_index"):
-            index = self._get_variable_index(variable)
-        else:  # Keras 2, which hands over no learning rate either
-            index = self._index_dict[self._var_key(variable)]
+        if learning_rate is None:  # Keras 2 does not hand it over
             learning_rate = self.learning_rate
+        index = place_of(self, variable)
         moments = raw_variables([self._momentums[index], self._velocities[index]])
         step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(

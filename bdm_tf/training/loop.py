@@ -22,13 +22,13 @@ from bdm_tf.model import (
 )
 from bdm_tf.replicas import on_replicas
 from bdm_tf.sampling.sampler import Sampler
-from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.checkpoints import (
     Checkpoints,
     checkpoint_step,
     find_checkpoint,
     weights_to_start_from,
 )
+from bdm_tf.training.optimizers import Recipe, make_optimizer
 from bdm_tf.training.run import Cadences, Run
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import default_jit_compile, describe
@@ -69,7 +69,7 @@ def train(
     warmup_steps: int = 0,
     clip_norm: float | None = None,
     ema_decay: float = 0.9999,
-    optimizer: Callable | None = None,
+    optimizer: Recipe | Callable | None = None,
     steps_per_call: int = 100,
     accumulation_steps: int = 1,
     jit_compile: bool | None = None,
@@ -97,12 +97,12 @@ def train(
         data: a data source.
         num_steps: steps in the whole run.
         batch_size: images in a global batch; divisible by the number of replicas.
-        learning_rate: of Adam, reached after `warmup_steps`.
+        learning_rate: of any optimizer, reached after `warmup_steps`.
         seed: of everything random.
         flip: mirror images at random.
         clip_norm: bound on the global gradient norm; None for none.
-        ema_decay: of the averaged weights.
-        optimizer: makes a Keras optimizer from `learning_rate`; None is `FusedAdam`.
+        ema_decay: of the averaged weights; without effect where the optimizer averages by itself.
+        optimizer: see `make_optimizer`.
         accumulation_steps: parts in which a replica takes its share of the batch; see `Trainer`.
         steps_per_call: at most so many steps before the host looks up.
         jit_compile: XLA for the step; None chooses by device.
@@ -153,8 +153,7 @@ def train(
         settings = build_sample_settings(model)  # also so that config.gin has its parameters
         preview_sampler = sample_sampler or settings.sampler
         preview_sampler.check(model.denoiser(), sample_num_steps, "train.sample_num_steps")
-        make_optimizer = optimizer or gin.get_configurable(FusedAdam)
-        state = TrainState(model.network, model.ema_network, make_optimizer(learning_rate=rate))
+        state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
     with files.writing():
         files.claim(config.operative_text())
     cluster.chief_first(lambda: prepare_prior(model, workdir, lambda: images.in_order(_FIT_BATCH)))

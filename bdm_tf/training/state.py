@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf import keras_versions
 from bdm_tf.errors import UserError
+from bdm_tf.keras_versions import raw_variables
 
 TIME_BINS = 10  # of the loss over t, equal parts of [0, 1]
 STEP_RECORD = 2 + 2 * TIME_BINS  # loss, gradient norm, loss sum and count of each bin
-
-
-def raw_variables(variables: Sequence) -> list[tf.Variable]:
-    """The `tf.Variable`s behind Keras variables (Keras 3 wraps them, Keras 2 does not)."""
-    return [v if callable(v.value) else v.value for v in variables]
 
 
 class TrainState:
@@ -28,7 +23,7 @@ class TrainState:
     """
 
     def __init__(self, network, ema_network, optimizer):
-        optimizer.build(network.trainable_variables)
+        keras_versions.build(optimizer, network.trainable_variables)
         self.network, self.ema_network, self.optimizer = network, ema_network, optimizer
         self.weights = raw_variables(network.trainable_variables)
         self.ema_weights = raw_variables(ema_network.trainable_variables)
@@ -77,7 +72,7 @@ class TrainState:
             step=self.step,
             weights=self.weights,
             ema_weights=self.ema_weights,
-            optimizer=raw_variables(self.optimizer.variables),
+            optimizer=keras_versions.state_of(self.optimizer),
             window=self.window.variable,
         )
 

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.keras_versions import apply_reduced, own_averages
 from bdm_tf.noise import ALGORITHM, normal_rows
 from bdm_tf.replicas import on_replicas
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
 # What a random number is for; with the seed and the step it makes the seed of the draw.
 _TIME, _NOISE, _DROPOUT = 0, 1, 2
-
-
-def apply_reduced(optimizer, gradients, variables) -> None:
-    """Applies gradients that are already summed over the replicas; in replica context.
-
-    Keras sums them once more where it is not told not to, which is as much traffic again.
-    """
-    pairs = zip(gradients, variables)
-    if "skip_gradients_aggregation" in inspect.signature(optimizer.apply_gradients).parameters:
-        optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)  # Keras 2
-    else:
-        optimizer._all_reduce_sum_gradients = lambda reduced: reduced
-        optimizer.apply_gradients(pairs)
 
 
 class Trainer:
@@ -41,7 +28,8 @@ class Trainer:
         state: its `TrainState`.
         batch_size: examples in the global batch.
         seed: an integer.
-        ema_decay: of the weights' moving average, warmed up as min(decay, (1 + n) / (10 + n)).
+        ema_decay: of the weights' moving average, warmed up as min(decay, (1 + n) / (10 + n));
+            without effect where the optimizer averages by itself.
         clip_norm: bound on the global norm of the reduced gradient; None for none.
         jit_compile: whether XLA compiles the step.
         accumulation_steps: parts, one after the other, into which a replica cuts its share of the
@@ -164,12 +152,19 @@ class Trainer:
     def _move_average(self, strategy, decay):
         """Moves the averaged weights; runs once for all replicas."""
         state = self._state
+        averages = own_averages(state.optimizer, state.weights)
 
         def move(ema, weight, decay):
             ema.assign_sub((1.0 - decay) * (ema - weight))
 
-        for ema, weight in zip(state.ema_weights, state.weights):
-            strategy.extended.update(ema, move, args=(weight, decay), group=False)
+        def take(ema, average):
+            ema.assign(average)
+
+        for i, ema in enumerate(state.ema_weights):
+            if averages is None:
+                strategy.extended.update(ema, move, args=(state.weights[i], decay), group=False)
+            else:
+                strategy.extended.update(ema, take, args=(averages[i],), group=False)
 
     def _eval_losses(self, x, t, noise):
         return self._model.objective(self._model.denoiser(), x, t, noise)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bdm_tf.keras_versions import raw_variables
 from bdm_tf.tpu_check.functional import pure
 from bdm_tf.tpu_check.lowering import Uncompilable, lower
 from bdm_tf.training.adam import FusedAdam
-from bdm_tf.training.state import raw_variables
 
 X = tf.TensorSpec([8], tf.float32)
 

@@ -1,0 +1,172 @@
+"""The optimizers that gin knows: the library's, Keras's, and tensorflow-addons' where they import.
+
+`train.optimizer = @keras.optimizers.Lion()` and `keras.optimizers.Lion.beta_1 = 0.95` choose one.
+gin would make it as soon as `train` is called; here gin makes a recipe, and `make_optimizer` the
+optimizer, once it may have variables and with training's learning rate.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import gin
+import keras
+
+from bdm_tf import config
+from bdm_tf.errors import UserError
+from bdm_tf.training.adam import FusedAdam
+
+_EXTRA = (
+    'tensorflow-addons does not import here: pip install -e ".[addons]", in an environment of its '
+    "own, brings it with the TensorFlow that it needs"
+)
+_NO_EQUAL = "Keras has no equal of it"
+_EQUALS = {
+    "AdaBelief": _NO_EQUAL,
+    "AdamW": "Keras's equal is @keras.optimizers.AdamW(), whose weight_decay is times the rate",
+    "ConditionalGradient": _NO_EQUAL,
+    "LAMB": "Keras 3's equal is @keras.optimizers.Lamb()",
+    "LazyAdam": "Keras's equal is @keras.optimizers.Adam(): no gradient here is sparse",
+    "Lookahead": _NO_EQUAL,
+    "MovingAverage": "Its equal is train.ema_decay, or use_ema = True of any Keras optimizer",
+    "NovoGrad": _NO_EQUAL,
+    "ProximalAdagrad": _NO_EQUAL,
+    "RectifiedAdam": _NO_EQUAL,
+    "SGDW": "Keras's equal is @keras.optimizers.SGD(), whose weight_decay is times the rate",
+    "SWA": "The nearest is train.ema_decay, or use_ema = True of any Keras optimizer",
+    "Yogi": _NO_EQUAL,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An optimizer's class and what gin binds of its arguments, themselves recipes or values."""
+
+    name: str
+    kind: type
+    arguments: dict[str, Any]
+
+    def make(self, learning_rate):
+        """The optimizer, or the one around another, with a learning rate.
+
+        Raises:
+            UserError: the optimizer does not take these arguments.
+        """
+        arguments = dict(self.arguments)
+        if "learning_rate" in arguments:
+            raise UserError(
+                f"{self.name}.learning_rate = {arguments['learning_rate']!r} and "
+                "train.learning_rate are both given: drop the first; train.learning_rate, with "
+                "train.warmup_steps, is the rate of every optimizer"
+            )
+        for name, value in arguments.items():
+            if isinstance(value, Recipe):
+                arguments[name] = value.make(learning_rate)
+        if "learning_rate" in inspect.signature(self.kind).parameters:
+            arguments["learning_rate"] = learning_rate
+        try:
+            return self.kind(**arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.name} cannot be made: {error}{self._way_out()}") from error
+
+    def _way_out(self) -> str:
+        if "optimizer" not in inspect.signature(self.kind).parameters:
+            return ""
+        return (
+            f"; {self.name}.optimizer is another optimizer of tfa.optimizers or of "
+            "keras.optimizers.legacy, for instance @tfa.optimizers.LazyAdam()"
+        )
+
+
+def make_optimizer(choice: Recipe | Callable | None, learning_rate):
+    """The optimizer that `train.optimizer` chooses.
+
+    Args:
+        choice: what gin makes of `@keras.optimizers.Lion()`; or a function of the learning rate;
+            None is `FusedAdam`.
+        learning_rate: a number or a Keras schedule.
+
+    Raises:
+        UserError: there is no such optimizer.
+    """
+    if choice is None:
+        choice = gin.get_configurable("FusedAdam")()
+    if isinstance(choice, Recipe):
+        return choice.make(learning_rate)
+    if not callable(choice):
+        raise UserError(
+            f"train.optimizer = {choice!r} is none: one is chosen by its name in gin, for "
+            "instance train.optimizer = @keras.optimizers.AdamW()"
+        )
+    optimizer = choice(learning_rate=learning_rate)
+    if isinstance(optimizer, Recipe):
+        name = f"train.optimizer = @{optimizer.name}"
+        raise UserError(f"{name} lacks its parentheses: {name}()")
+    return optimizer
+
+
+def _register(kind: type, module: str) -> None:
+    name = f"{module}.{kind.__name__}"
+
+    def recipe(**arguments):
+        return Recipe(name, kind, arguments)
+
+    named = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    recipe.__signature__ = inspect.Signature(  # what gin checks names by, and notes defaults of
+        [
+            p.replace(
+                kind=p.KEYWORD_ONLY, default=p.empty if p.name == "learning_rate" else p.default
+            )
+            for p in named
+        ]
+    )
+    gin.external_configurable(recipe, kind.__name__, module=module)
+    _NAMES.append(name)
+
+
+def _register_all(library, module: str, base: type) -> None:
+    for kind in vars(library).values():
+        if not inspect.isclass(kind) or not issubclass(kind, base) or kind is base:
+            continue
+        if inspect.isabstract(kind):
+            continue
+        takes = inspect.signature(kind).parameters
+        if "learning_rate" in takes or (module.startswith("tfa") and "optimizer" in takes):
+            _register(kind, module)
+
+
+def _hint(message: str) -> str:
+    """What to add to gin's message about the name of an optimizer that it does not know."""
+    unknown = re.search(r"No configurable matching .*?'@?([\w.]+)", message)
+    module, _, name = unknown[1].rpartition(".") if unknown else ("", "", "")
+    if not _ADDONS and (module == "tfa.optimizers" or (name in _EQUALS and not module)):
+        return f"\n{_EXTRA}. {_EQUALS.get(name, _NO_EQUAL)}."
+    known = [name for name in _NAMES if module and name.startswith(f"{module}.")]
+    return f"\nHere are {', '.join(known)}." if known else ""
+
+
+def _addons():
+    """The module `tensorflow_addons`, or None."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its end
+        try:
+            import tensorflow_addons
+        except Exception:  # beside a TensorFlow that is not its own it fails in many ways
+            return None
+    return tensorflow_addons
+
+
+_ADDONS = _addons()
+_NAMES: list[str] = []
+_register(FusedAdam, "bdm_tf")
+_register_all(keras.optimizers, "keras.optimizers", keras.optimizers.Optimizer)
+if _ADDONS:
+    legacy = keras.optimizers.legacy
+    _register_all(legacy, "keras.optimizers.legacy", legacy.Optimizer)
+    _register_all(_ADDONS.optimizers, "tfa.optimizers", legacy.Optimizer)
+config.hints.append(_hint)

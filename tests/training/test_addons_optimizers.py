@@ -1,0 +1,119 @@
+"""The optimizers of tensorflow-addons against their equations."""
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf import config, keras_versions
+from bdm_tf.errors import UserError
+from bdm_tf.training.loop import train
+from bdm_tf.training.optimizers import make_optimizer
+from tests.conftest import NO_ADDONS
+from tests.training.short_runs import weights_and_averages
+
+tfa = pytest.importorskip("tensorflow_addons", reason=NO_ADDONS)
+
+RATE = 0.125
+GRADIENTS = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+AROUND_SGD = "{0}.optimizer = @keras.optimizers.legacy.SGD()"
+
+
+def chosen(name, *parameters):
+    name = f"tfa.optimizers.{name}"
+    config.parse([], [f"train.optimizer = @{name}()", *(p.format(name) for p in parameters)], [])
+    return make_optimizer(gin.get_bindings(train)["optimizer"], RATE)
+
+
+def path(optimizer):
+    """The weights after each step, from ones."""
+    variable = tf.Variable(tf.ones([3]))
+    keras_versions.build(optimizer, [variable])
+    found = []
+    for gradient in GRADIENTS:
+        keras_versions.apply_reduced(optimizer, [tf.constant(gradient)], [variable])
+        found.append(variable.numpy())
+    return np.array(found)
+
+
+def adams_updates(epsilon=1e-7, beta_2=0.999):
+    m = v = np.zeros(3)
+    for n, g in enumerate(GRADIENTS.astype(np.float64), start=1):
+        m, v = 0.9 * m + 0.1 * g, beta_2 * v + (1 - beta_2) * g**2
+        yield (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - beta_2**n)) + epsilon)
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    x, expected = np.ones(3), []
+    for update in adams_updates():
+        x = x - 0.01 * x - RATE * update
+        expected.append(x)
+    found = path(chosen("AdamW", "{0}.weight_decay = 0.01"))
+    np.testing.assert_allclose(found, expected, atol=3e-5)
+
+
+def test_lazy_adam_is_adam_where_no_gradient_is_sparse():
+    expected = 1 - RATE * np.cumsum(list(adams_updates()), axis=0)
+    np.testing.assert_allclose(path(chosen("LazyAdam")), expected, atol=3e-5)
+
+
+def test_lamb_scales_each_update_to_its_weights():
+    x, expected = np.ones(3), []
+    for update in adams_updates(epsilon=1e-6):
+        update = update + 0.01 * x
+        x = x - RATE * np.linalg.norm(x) / np.linalg.norm(update) * update
+        expected.append(x)
+    found = path(chosen("LAMB", "{0}.weight_decay = 0.01"))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_lookahead_steps_back_half_of_the_way():
+    x, slow, expected = np.ones(3), np.ones(3), []
+    for n, g in enumerate(GRADIENTS.astype(np.float64), start=1):
+        x = x - RATE * g
+        if n % 3 == 0:
+            x = slow = slow + 0.5 * (x - slow)
+        expected.append(x)
+    found = path(chosen("Lookahead", AROUND_SGD, "{0}.sync_period = 3"))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_moving_average_is_what_is_sampled_from():
+    def optimizer():
+        return chosen("MovingAverage", AROUND_SGD, "{0}.average_decay = 0.75")
+
+    (_, _), (_, before), (weights, after) = weights_and_averages(optimizer, 3)
+    np.testing.assert_allclose(after, 0.75 * before + 0.25 * weights, atol=1e-6)
+
+
+def test_stochastic_weight_averaging_is_what_is_sampled_from_once_it_has_begun():
+    def optimizer():
+        return chosen("SWA", AROUND_SGD, "{0}.start_averaging = 2", "{0}.average_period = 1")
+
+    weights, averages = np.swapaxes(weights_and_averages(optimizer, 5), 0, 1)
+    np.testing.assert_array_equal(averages[:2], weights[:2])
+    for last in (2, 3, 4):
+        np.testing.assert_allclose(averages[last], weights[2 : last + 1].mean(0), atol=1e-6)
+
+
+def test_a_wrapper_inside_another_is_found():
+    nested = "tfa.optimizers.MovingAverage.optimizer = @keras.optimizers.legacy.SGD()"
+    optimizer = chosen("Lookahead", "{0}.optimizer = @tfa.optimizers.MovingAverage()", nested)
+    variable = tf.Variable([1.0])
+    keras_versions.build(optimizer, [variable])
+    assert keras_versions.own_averages(optimizer, [variable])[0].numpy() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "parameters, expected",
+    [
+        (["AdamW"], "weight_decay"),
+        (["SWA"], "@tfa.optimizers.LazyAdam()"),
+        (["SWA", "{0}.optimizer = @keras.optimizers.AdamW()"], "keras.optimizers.legacy"),
+        (["LAMB", "{0}.learning_rate = 1.0"], "drop the first"),
+        (["Adams"], "tfa.optimizers.AdamW,"),
+    ],
+)
+def test_what_is_missing_is_named(parameters, expected):
+    with pytest.raises(UserError, match=expected.replace("(", r"\(").replace(")", r"\)")):
+        chosen(*parameters)

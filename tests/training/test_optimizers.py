@@ -1,0 +1,97 @@
+"""Optimizers by their names in gin, and what is said about those that cannot be."""
+
+import gin
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.errors import UserError
+from bdm_tf.keras_versions import raw_variables
+from bdm_tf.training.adam import FusedAdam
+from bdm_tf.training.loop import train
+from bdm_tf.training.optimizers import make_optimizer
+from tests.training.short_runs import weights_and_averages
+
+RATE = 0.25
+
+
+def chosen(*parameters):
+    """The optimizer that gin's parameters choose for a training run."""
+    config.parse([], parameters, [])
+    return make_optimizer(gin.get_bindings(train).get("optimizer"), RATE)
+
+
+def refusal(*parameters):
+    with pytest.raises(UserError) as caught:
+        chosen(*parameters)
+    return caught.value.message
+
+
+def test_without_a_choice_it_is_the_fused_adam():
+    optimizer = chosen("FusedAdam.beta_1 = 0.5")
+    assert type(optimizer) is FusedAdam and optimizer.beta_1 == 0.5
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Lion", "RMSprop", "Adafactor"])
+def test_keras_optimizers_take_training_s_rate(name):
+    optimizer = chosen(f"train.optimizer = @keras.optimizers.{name}()")
+    assert type(optimizer) is getattr(keras.optimizers, name)
+    assert float(optimizer.learning_rate) == RATE
+
+
+def test_its_parameters_are_gin_s():
+    optimizer = chosen(
+        "train.optimizer = @keras.optimizers.SGD()", "keras.optimizers.SGD.momentum = 0.75"
+    )
+    assert optimizer.momentum == 0.75
+    assert "SGD.momentum = 0.75" in config.operative_text()
+    assert "SGD.nesterov = False" in config.operative_text()
+
+
+def test_the_optimizer_is_made_under_the_strategy():
+    config.parse([], ["train.optimizer = @keras.optimizers.SGD()"], [])
+    choice = gin.get_bindings(train)["optimizer"]
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        optimizer = make_optimizer(choice, RATE)
+        optimizer.build([])
+    assert isinstance(raw_variables([optimizer.iterations])[0], tf.distribute.DistributedValues)
+
+
+def test_a_function_of_the_rate_is_an_optimizer_too():
+    assert float(make_optimizer(keras.optimizers.SGD, RATE).learning_rate) == RATE
+
+
+@pytest.mark.parametrize("name", ["keras.optimizers.SGD", "bdm_tf.FusedAdam"])
+def test_of_two_rates_the_one_to_drop_is_named(name):
+    said = refusal(f"train.optimizer = @{name}()", f"{name}.learning_rate = 0.125")
+    assert "drop" in said and f"{name}.learning_rate = 0.125" in said
+
+
+@pytest.mark.parametrize(
+    "parameter, expected",
+    {
+        "train.optimizer = @keras.optimizers.SGD": "@keras.optimizers.SGD()",
+        "train.optimizer = 'adam'": "@keras.optimizers.AdamW()",
+        "train.optimizer = @keras.optimizers.Adma()": "keras.optimizers.Adam,",
+        "keras.optimizers.SGD.momemtum = 1": "momemtum",
+    }.items(),
+)
+def test_what_is_none_is_answered_with_one_that_is(parameter, expected):
+    assert expected in refusal(parameter)
+
+
+def test_what_an_optimizer_refuses_is_said_with_its_name():
+    said = refusal(
+        "train.optimizer = @keras.optimizers.SGD()", "keras.optimizers.SGD.momentum = -1"
+    )
+    assert said.startswith("keras.optimizers.SGD cannot be made: ")
+
+
+def test_an_average_of_the_optimizer_s_own_takes_the_place_of_training_s():
+    steps = weights_and_averages(
+        lambda: keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), 3
+    )
+    (_, _), (_, before), (weights, after) = steps
+    np.testing.assert_allclose(after, (before + weights) / 2, atol=1e-6)
