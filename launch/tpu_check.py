@@ -43,14 +43,14 @@ def main(argv: list[str]) -> int:
     from bdm_tf.tpu_check.job import check
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
-    compiles = check(
+    runs = check(
         _WHAT.value,
         topology,
         batch_size=_BATCH_SIZE.value,
         image_shape=image_shape,
         output=_OUTPUT.value,
     )
-    return 0 if compiles else 1
+    return 0 if runs else 1
 
 
 if __name__ == "__main__":
