@@ -58,9 +58,9 @@ def cycles(hlo: str, most: int = 8) -> dict:
         most: how many of the dearest other operations are listed.
 
     Returns:
-        "total", "matrix_unit" (in instructions with a convolution or a matrix product in them),
-        "other_by_kind" (copies, fusions of other work, ...) and "dearest_others", the layers in
-        whose name most of the others' cycles stand.
+        "total", "loops" (how often each was counted), "matrix_unit" (in instructions with a
+        convolution or a matrix product in them), "other_by_kind" (copies, fusions of other work,
+        ...) and "dearest_others", the layers in whose name most of the others' cycles stand.
     """
     bodies = _computations(hlo)
     inside = {name for lines in bodies.values() for line in lines for name in _fused(line)}
@@ -85,6 +85,9 @@ def cycles(hlo: str, most: int = 8) -> dict:
             names[_group(operation[1] if operation else "")] += count
     return {
         "total": total,
+        "loops": [
+            _trips(bodies[name]) for line in hlo.splitlines() for name in _LOOP.findall(line)
+        ],
         "matrix_unit": matrix_unit,
         "other_by_kind": dict(kinds.most_common()),
         "dearest_others": dict(names.most_common(most)),

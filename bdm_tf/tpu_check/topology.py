@@ -22,8 +22,8 @@ class Chip:
         hbm: bytes.
         peak_flops: a second, in bfloat16.
         bandwidth: of the HBM, bytes a second.
-        clock: of the TensorCores, Hz: `peak_flops` over the FLOPs a cycle of their matrix units; None
-            where the figures published do not agree with the compiler's.
+        clock: of the TensorCores, Hz: `peak_flops` over what their matrix units do in a cycle; None
+            where the figures published contradict the compiler's.
         slices: some that there are.
         options: what libtpu must be told to take the chip as one device.
     """

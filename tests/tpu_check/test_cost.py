@@ -62,6 +62,7 @@ ENTRY %main.4 (p: f32[8]) -> f32[8] {
 def test_cycles_are_summed_by_what_does_the_work():
     assert cycles(HLO) == {
         "total": 95,
+        "loops": [],
         "matrix_unit": 70,
         "other_by_kind": {"fusion": 20, "copy": 5},
         "dearest_others": {"up/add": 25},
@@ -96,6 +97,7 @@ def test_a_loop_to_a_constant_counts_so_often_and_a_samplers_loop_once(condition
     found = cycles(LOOPS.replace("OUTER", condition))
     assert found["matrix_unit"] == times * 4 * 5
     assert found["total"] == times * (4 * 5 + 100)
+    assert found["loops"] == [4, times]
 
 
 def test_slices_have_names():
