@@ -1,4 +1,9 @@
-"""Random numbers that belong to an image and a step, whatever batch the image is drawn in."""
+"""Random numbers that belong to an image and a step, whatever batch the image is drawn in.
+
+They are those of `tf.random.stateless_uniform` and `stateless_normal` without XLA. XLA has the same
+bits but makes other numbers of them; here they are made of the bits in the open, so that they are
+the same, to rounding, with and without XLA and on every device.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +12,12 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Named, because the default algorithm draws other numbers on other kinds of device.
-ALGORITHM = "philox"
 # Draws of the prior: noise, which component, and within it. Steps count from 1.
 PRIOR, COMPONENT, WITHIN = 0, -1, -2
 _BLOCK = 4  # numbers that Philox makes of one value of its counter
+_SCRAMBLE = 0x02461E293EC8F720  # the key with which TensorFlow makes a key of a seed
+# Sines are rounded another way where a vector register is not full: numbers come in multiples.
+_MULTIPLE = 32
 
 
 def image_seeds(seed: tf.Tensor, first, count: int) -> tf.Tensor:
@@ -22,20 +28,24 @@ def image_seeds(seed: tf.Tensor, first, count: int) -> tf.Tensor:
 
 def normal(seeds: tf.Tensor, step, image_shape: Sequence[int]) -> tf.Tensor:
     """Standard normal noise `[count, *image_shape]`, each image from its own seed and `step`."""
-    return tf.map_fn(
-        lambda seed: tf.random.stateless_normal(image_shape, seed, alg=ALGORITHM),
+    size = math.prod(image_shape)
+    pairs = -(-size // _MULTIPLE) * _MULTIPLE // 2
+    bits = tf.map_fn(
+        lambda seed: _bits([pairs, 2], *_key_counter(seed)),
         # Not the second word: that is the image's number, and steps would run into other images.
         seeds + tf.stack([tf.cast(step, tf.int32), 0]),
-        fn_output_signature=tf.float32,
+        fn_output_signature=tf.uint32,
     )
+    drawn = tf.reshape(_normal(bits), [-1, 2 * pairs])
+    return tf.reshape(drawn[:, :size], [-1, *image_shape])
 
 
 def normal_rows(seed: tf.Tensor, first: int | tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     """Rows `first ... first + shape[0] - 1` of a batch's standard normal noise, and no others.
 
     A row is the same, to the bit, whatever rows it is drawn with: Philox is a function of a
-    counter, which here begins where the rows do. Outside XLA, whose own numbers differ, they are
-    the rows of `tf.random.stateless_normal([batch_size, *shape[1:]], seed)`.
+    counter, which here begins where the rows do. They are the rows of
+    `tf.random.stateless_normal([batch_size, *shape[1:]], seed)`.
 
     Args:
         seed: int32 `[2]`.
@@ -47,35 +57,70 @@ def normal_rows(seed: tf.Tensor, first: int | tf.Tensor, shape: Sequence[int]) -
     """
     row = math.prod(shape[1:])
     start = tf.cast(first, tf.int64) * row
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    key, counter = _key_counter(seed)
     blocks = tf.cast(start // _BLOCK, tf.uint64)
-    # Whole blocks: rows may begin and end within one. Flat, as XLA pairs along the first even axis.
-    most = shape[0] * row + (0 if row % _BLOCK == 0 else _BLOCK - 1)
-    drawn = tf.raw_ops.StatelessRandomNormalV2(
-        shape=[-(-most // _BLOCK) * _BLOCK],
-        key=key,
-        counter=counter + tf.stack([blocks, tf.zeros_like(blocks)]),
-        alg=tf.random.Algorithm.PHILOX.value,
-        dtype=tf.float32,
-    )
-    if row % _BLOCK:
-        drawn = tf.slice(drawn, [tf.cast(start % _BLOCK, tf.int32)], [shape[0] * row])
+    most = shape[0] * row + (_BLOCK - 1 if row % _BLOCK else 0)  # rows may begin within a block
+    count = -(-most // _MULTIPLE) * _MULTIPLE
+    bits = _bits([count // 2, 2], key, counter + tf.stack([blocks, tf.zeros_like(blocks)]))
+    drawn = tf.reshape(_normal(bits), [count])
+    drawn = tf.slice(drawn, [tf.cast(start % _BLOCK, tf.int32)], [shape[0] * row])
     return tf.reshape(drawn, shape)
+
+
+def uniform(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Numbers of [0, 1), float32 of `shape`, from a seed int32 `[2]`."""
+    return _unit(_bits(shape, *_key_counter(seed)))
 
 
 def choices(seeds: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
     """An index int32 `[count]` for each image, drawn in proportion to `weights` `[n]`."""
-    uniform = tf.map_fn(
-        lambda seed: tf.random.stateless_uniform([], seed, alg=ALGORITHM),
+    places = tf.map_fn(
+        lambda seed: uniform(seed, []),
         seeds + tf.constant([COMPONENT, 0]),
         fn_output_signature=tf.float32,
     )
     # In float64: the sum of 50,000 weights would not end at 1 in float32.
     edges = tf.cumsum(tf.cast(weights, tf.float64))
-    places = tf.searchsorted(edges, tf.cast(uniform, tf.float64) * edges[-1], side="right")
-    return tf.minimum(places, tf.shape(weights)[0] - 1)
+    found = tf.searchsorted(edges, tf.cast(places, tf.float64) * edges[-1], side="right")
+    return tf.minimum(found, tf.shape(weights)[0] - 1)
 
 
 def fold_in(seed: tf.Tensor, data) -> tf.Tensor:
     """A new seed int32 `[2]` from `seed` and an integer."""
-    return tf.random.experimental.stateless_fold_in(seed, tf.cast(data, tf.int32), alg=ALGORITHM)
+    drawn = tf.bitcast(_bits([], *_key_counter(seed)), tf.int32)
+    return tf.stack([drawn, tf.cast(data, tf.int32)])
+
+
+def _key_counter(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What `StatelessRandomGetKeyCounter` makes of a seed, whose sign XLA's loses."""
+    words = _bits(
+        [2],
+        tf.constant([_SCRAMBLE], tf.uint64),
+        tf.cast(tf.cast(seed, tf.int64), tf.uint64),
+        tf.uint64,
+    )
+    return words[:1], tf.stack([tf.zeros([], tf.uint64), words[1]])
+
+
+def _bits(shape: Sequence[int], key: tf.Tensor, counter: tf.Tensor, dtype=tf.uint32) -> tf.Tensor:
+    """Philox's bits."""
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.constant(shape, tf.int32),
+        key=key,
+        counter=counter,
+        alg=tf.random.Algorithm.PHILOX.value,
+        dtype=dtype,
+    )
+
+
+def _unit(bits: tf.Tensor) -> tf.Tensor:
+    """The lower 23 bits as a number of [0, 1)."""
+    return tf.cast(bits & tf.constant(2**23 - 1, tf.uint32), tf.float32) * 2.0**-23
+
+
+def _normal(bits: tf.Tensor) -> tf.Tensor:
+    """Two standard normal numbers of each two words of bits `[..., 2]` (Box and Muller, 1958)."""
+    first, second = tf.unstack(_unit(bits), axis=-1)
+    radius = tf.sqrt(-2.0 * tf.math.log(tf.maximum(first, 1e-7)))
+    angle = 2.0 * math.pi * second
+    return tf.stack([radius * tf.sin(angle), radius * tf.cos(angle)], axis=-1)

@@ -1,4 +1,7 @@
-"""Compiles for a TPU where there is none: python launch/tpu_check.py --gin_file=gin/digits.gin"""
+"""Compiles for a TPU where there is none: python launch/tpu_check.py --gin_file=gin/digits.gin
+
+The status is 0 if the step compiles and fits into the chip's memory, else 1.
+"""
 
 import os
 
@@ -43,14 +46,14 @@ def main(argv: list[str]) -> int:
     from bdm_tf.tpu_check.job import check
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
-    compiles = check(
+    runs = check(
         _WHAT.value,
         topology,
         batch_size=_BATCH_SIZE.value,
         image_shape=image_shape,
         output=_OUTPUT.value,
     )
-    return 0 if compiles else 1
+    return 0 if runs else 1
 
 
 if __name__ == "__main__":

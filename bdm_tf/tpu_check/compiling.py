@@ -1,4 +1,6 @@
-"""`python -m bdm_tf.tpu_check.compiling MODULE.mlir ALIASES.json TOPOLOGY REPORT.json`.
+"""`python -m bdm_tf.tpu_check.compiling TOPOLOGY OPTIONS [MODULE.mlir ALIASES.json REPORT.json]`.
+
+Without a module it only asks for the slice, and fails if there is no such one.
 
 The TPU compiler, called through JAX's runtime in a process of its own: it ends the process that it
 fails in, and cannot share one with tensorflow-tpu. Imports no TensorFlow.
@@ -7,31 +9,46 @@ fails in, and cannot share one with tensorflow-tpu. Imports no TensorFlow.
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from typing import Any
 
 
-def compile_for_tpu(text: str, aliases: list[list[int]], topology: str) -> dict:
-    """Compiles StableHLO for one core of a slice.
+def devices(topology: str, options: dict) -> list:
+    """The devices of a slice, one for a chip.
+
+    Args:
+        topology: a name such as "v5e:2x4".
+        options: what libtpu must be told besides.
+
+    Raises:
+        RuntimeError: there is no such slice.
+    """
+    from jax.experimental import topologies
+
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options)
+    return list(described.devices)
+
+
+def compile_for_tpu(text: str, aliases: list[list[int]], device: Any) -> dict:
+    """Compiles StableHLO for one device.
 
     Args:
         text: the module.
         aliases: `[output, argument]` pairs, an output that takes an argument's memory.
-        topology: a name such as "v5e:2x4".
+        device: of `devices`.
 
     Returns:
-        "seconds", "memory" (bytes by kind), "flops" and "bytes_accessed" as the compiler counts
-        them, and "hlo", the optimised program; or "error".
+        "seconds" and "cpu_seconds" (of all threads), "memory" (bytes by kind), "flops" and
+        "bytes_accessed" as the compiler counts them, and "hlo", the optimised program; or "error"
+        after so many seconds.
     """
     from jax._src import compiler
     from jax._src.interpreters import mlir
     from jax._src.lib import xla_client
-    from jax.experimental import topologies
     from jaxlib.mlir import ir
 
-    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-    device: Any = described.devices[0]
     with mlir.make_ir_context():
         module = ir.Module.parse(text)
         main = next(f for f in module.body.operations if f.name.value == "main")
@@ -45,16 +62,16 @@ def compile_for_tpu(text: str, aliases: list[list[int]], topology: str) -> dict:
             attributes[argument] = ir.DictAttr.get({"tf.aliasing_output": place})
         main.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
         options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
-        began = time.monotonic()
+        began, began_cpu = time.monotonic(), _cpu_seconds()
         try:
             program = device.client.compile(module, xla_client.DeviceList((device,)), options)
         except Exception as error:  # whatever the compiler has to say is the result
             return {"error": str(error), "seconds": time.monotonic() - began}
+    spent = {"seconds": time.monotonic() - began, "cpu_seconds": _cpu_seconds() - began_cpu}
     memory = program.get_compiled_memory_stats()
     cost = program.cost_analysis()
     return {
-        "seconds": time.monotonic() - began,
-        "devices": len(described.devices),
+        **spent,
         "memory": {
             "arguments": memory.argument_size_in_bytes,
             "outputs": memory.output_size_in_bytes,
@@ -68,12 +85,22 @@ def compile_for_tpu(text: str, aliases: list[list[int]], topology: str) -> dict:
     }
 
 
-def main(module: str, aliases: str, topology: str, report: str) -> None:
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main(
+    topology: str, options: str, module: str = "", aliases: str = "", report: str = ""
+) -> None:
+    device = devices(topology, json.loads(options))[0]
+    if not module:
+        return
     with open(module) as file:
         text = file.read()
     with open(aliases) as file:
         pairs = json.load(file)
-    found = compile_for_tpu(text, pairs, topology)
+    found = compile_for_tpu(text, pairs, device)
     with open(report, "w") as file:
         json.dump(found, file)
 

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Sequence
 import tensorflow as tf
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_LOOP = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+)")
+_LOOP_PARTS = re.compile(r"(?:body|condition)=%?([\w.\-]+)")
+_LESS = re.compile(r"ROOT .*compare\(.*%([\w.\-]+)\), direction=LT")
 _CALLED = re.compile(r"(?:calls|to_apply|body)=%?([\w.\-]+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _MATRIX_UNIT = re.compile(r"\b(?:convolution|dot)\(")
@@ -47,20 +50,21 @@ def _flops(op: tf.Operation) -> int:
 def cycles(hlo: str, most: int = 8) -> dict:
     """Where the TPU compiler expects the cycles of a program to go.
 
-    Each instruction counts once, also those of loops.
+    What a loop over `i < n` does counts n times, whatever another loop does once: a sampler's loop,
+    which counts down, is one step.
 
     Args:
         hlo: the optimised program as text.
         most: how many of the dearest other operations are listed.
 
     Returns:
-        "total", "matrix_unit" (in instructions with a convolution or a matrix product in them),
-        "other_by_kind" (copies, fusions of other work, ...) and "dearest_others", the layers in
-        whose name most of the others' cycles stand.
+        "total", "loops" (how often each was counted), "matrix_unit" (in instructions with a
+        convolution or a matrix product in them), "other_by_kind" (copies, fusions of other work,
+        ...) and "dearest_others", the layers in whose name most of the others' cycles stand.
     """
     bodies = _computations(hlo)
     inside = {name for lines in bodies.values() for line in lines for name in _fused(line)}
-    with_matrix_unit = _reaching(bodies)
+    with_matrix_unit, times = _reaching(bodies), _times(bodies)
     total, matrix_unit = 0, 0
     kinds: Counter = Counter()
     names: Counter = Counter()
@@ -71,7 +75,7 @@ def cycles(hlo: str, most: int = 8) -> dict:
             found = _CYCLES.search(line)
             if not found:
                 continue
-            count = int(found[1])
+            count = times[name] * int(found[1])
             total += count
             if _MATRIX_UNIT.search(line) or with_matrix_unit & set(_fused(line)):
                 matrix_unit += count
@@ -81,6 +85,9 @@ def cycles(hlo: str, most: int = 8) -> dict:
             names[_group(operation[1] if operation else "")] += count
     return {
         "total": total,
+        "loops": [
+            _trips(bodies[name]) for line in hlo.splitlines() for name in _LOOP.findall(line)
+        ],
         "matrix_unit": matrix_unit,
         "other_by_kind": dict(kinds.most_common()),
         "dearest_others": dict(names.most_common(most)),
@@ -105,6 +112,28 @@ def _computations(hlo: str) -> dict[str, list[str]]:
         elif now is not None:
             bodies[now].append(line)
     return bodies
+
+
+def _times(bodies: dict[str, list[str]]) -> dict[str, int]:
+    """How often each computation runs; callers stand below what they call."""
+    times = dict.fromkeys(bodies, 1)
+    for name in reversed(bodies):
+        for line in bodies[name]:
+            loop = _LOOP.search(line)
+            if loop:
+                trips = times[name] * _trips(bodies[loop[1]])
+                times.update(dict.fromkeys(_LOOP_PARTS.findall(line), trips))
+    return times
+
+
+def _trips(condition: list[str]) -> int:
+    """The n of a condition `i < n`, which TensorFlow's loops count from 0; 1 for any other."""
+    limit = next(filter(None, map(_LESS.search, condition)), None)
+    if limit is None:
+        return 1
+    constant = re.compile(rf"%{re.escape(limit[1])} = s32\[\]\S* constant\((\d+)\)")
+    number = next(filter(None, map(constant.search, condition)), None)
+    return int(number[1]) if number else 1
 
 
 def _fused(line: str) -> Iterator[str]:

@@ -49,12 +49,14 @@ def check(
         output: path of a JSON file; None writes none.
 
     Returns:
-        Whether the step compiles.
+        Whether the step compiles and fits.
 
     Raises:
-        UserError: the configuration cannot be used, or the compiler cannot be run.
+        UserError: the configuration cannot be used, there is no such slice, or the compiler cannot
+            be run.
     """
     make_parent(output)
+    check_slice(topology)
     shape = use_defaults(image_shape)
     batch_size = batch_size or int(setting("batch_size"))
     model, (function, specs) = build(what, batch_size, topology.num_chips)
@@ -80,18 +82,41 @@ def check(
         report |= {"lowering_seconds": round(time.monotonic() - began, 1)}
         report |= {"program_bytes": len(module.text)}
         print(f"lowered in {report['lowering_seconds']} s; compiling", flush=True)
-        report |= judged(compiled(module, topology.name), topology)
+        report |= judged(compiled(module, topology), topology)
     if report["compiles"]:
         passes = 3 if what == "train" else 1  # forward; and the gradients of inputs and weights
+        parts = int(setting("accumulation_steps")) if what == "train" else 1
         report["analytic_flops"] = passes * per_core * forward_flops(model.network, shape)
+        report |= compared(report, parts, topology)
     print(table(report))
     if output:
         write_atomically(output, json.dumps(report, indent=2) + "\n")
         print(f"wrote {output}")
-    return report["compiles"]
+    return report["compiles"] and report["fits"]
 
 
-def compiled(module: Module, topology: str) -> dict:
+def check_slice(topology: Topology) -> None:
+    """Asks the compiler for the slice, which takes seconds; lowering can take minutes.
+
+    Raises:
+        UserError: there is no such slice.
+    """
+    process = _compiler(topology)
+    if process.returncode:
+        says = process.stderr.strip().splitlines() or ["nothing"]
+        raise UserError(
+            f"--topology={topology.name} is no slice that the TPU compiler knows; take one of "
+            f"{topology.chip.slices}. It says: {says[-1]}"
+        )
+
+
+def _compiler(topology: Topology, *paths: str) -> subprocess.CompletedProcess:
+    arguments = [topology.name, json.dumps(topology.options), *paths]
+    command = [sys.executable, "-m", "bdm_tf.tpu_check.compiling", *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def compiled(module: Module, topology: Topology) -> dict:
     """What the compiler's own process reports of a module.
 
     Raises:
@@ -102,12 +127,7 @@ def compiled(module: Module, topology: str) -> dict:
         for path, content in zip(paths, (module.text, json.dumps(module.aliases))):
             with open(path, "w") as file:
                 file.write(content)
-        arguments = [*paths[:2], topology, paths[2]]
-        process = subprocess.run(
-            [sys.executable, "-m", "bdm_tf.tpu_check.compiling", *arguments],
-            capture_output=True,
-            text=True,
-        )
+        process = _compiler(topology, *paths)
         if process.returncode:
             last = process.stderr.strip().splitlines()[-3:]
             raise UserError("the TPU compiler ended without a result: " + " / ".join(last))
@@ -132,13 +152,44 @@ def judged(found: dict, topology: Topology) -> dict:
     return {
         "compiles": True,
         "compile_seconds": round(found["seconds"], 1),
+        "compile_cpu_seconds": round(found["cpu_seconds"], 1),
         "memory": kinds,
         "hbm": hbm,
         "hbm_of_chip": topology.chip.hbm,
         "fits": hbm <= topology.chip.hbm,
         "flops": found["flops"],
         "bytes_accessed": found["bytes_accessed"],
+        "flops_per_byte": found["flops"] / found["bytes_accessed"],
         "cycles": cycles(found["hlo"]),
+    }
+
+
+def compared(report: dict, parts: int, topology: Topology) -> dict:
+    """What follows from a report's counts.
+
+    Args:
+        report: with "flops", "bytes_accessed", "analytic_flops" and "cycles".
+        parts: one after the other. The compiler's FLOPs and bytes are those of one and of what
+            follows them all; the cycles are of the whole step.
+        topology: the slice.
+
+    Returns:
+        "parts_per_step"; "flops_to_analytic", of one part; "not_matrix_share", of the cycles; and
+        "estimated_seconds" of a step by "flops", "bytes" and "cycles", with the chip at its best in
+        each, and "step", the largest.
+    """
+    chip, used = topology.chip, report["cycles"]
+    seconds = {
+        "flops": parts * report["flops"] / chip.peak_flops,
+        "bytes": parts * report["bytes_accessed"] / chip.bandwidth,
+    }
+    if chip.clock is not None:
+        seconds["cycles"] = used["total"] / chip.clock
+    return {
+        "parts_per_step": parts,
+        "flops_to_analytic": parts * report["flops"] / report["analytic_flops"],
+        "not_matrix_share": 1 - used["matrix_unit"] / used["total"],
+        "estimated_seconds": seconds | {"step": max(seconds.values())},
     }
 
 
@@ -155,17 +206,24 @@ def table(report: dict) -> str:
         where = f" ({problem['where']})" if problem["where"] else ""
         found = ": ".join(filter(None, (what + where, problem["reason"])))
         return f"{head}\nDOES NOT COMPILE: {found}\n{problem['way_out']}"
-    memory, used = report["memory"], report["cycles"]
+    memory, used, parts = report["memory"], report["cycles"], report["parts_per_step"]
+    of_one = f", one of {parts} parts" if parts > 1 else ""
+    seconds = dict(report["estimated_seconds"])
+    longest = seconds.pop("step")
     lines = {
-        "compiles": f"in {report['compile_seconds']:.0f} s",
+        "compiles": f"in {report['compile_seconds']:.0f} s, "
+        f"{report['compile_cpu_seconds']:.0f} s of CPU",
         "HBM": f"{_gib(report['hbm'])} of {_gib(report['hbm_of_chip'])}: "
         + ", ".join(f"{name} {_gib(size)}" for name, size in memory.items()),
-        "FLOPs": f"{report['flops']:.4g} by the compiler, {report['analytic_flops']:.4g} analytic "
-        f"({report['flops'] / report['analytic_flops']:.2f})",
+        "FLOPs": f"{report['flops']:.4g} by the compiler, "
+        f"{report['analytic_flops'] / parts:.4g} analytic ({report['flops_to_analytic']:.2f})"
+        + of_one,
         "moved": f"{report['bytes_accessed']:.4g} bytes, "
-        f"{report['flops'] / report['bytes_accessed']:.0f} FLOPs a byte",
-        "cycles": f"{used['total']:,} estimated, {1 - used['matrix_unit'] / used['total']:.0%} not "
-        "in convolutions and matrix products",
+        f"{report['flops_per_byte']:.0f} FLOPs a byte{of_one}",
+        "cycles": f"{used['total']:,} estimated, {report['not_matrix_share']:.0%} not in "
+        "convolutions and matrix products",
+        "time": f"{1000 * longest:.3g} ms at best, an estimate: "
+        + ", ".join(f"{1000 * s:.3g} ms by {name}" for name, s in seconds.items()),
         "others": ", ".join(f"{k} {v:,}" for k, v in list(used["other_by_kind"].items())[:4]),
         "dearest": ", ".join(f"{k} {v:,}" for k, v in list(used["dearest_others"].items())[:4]),
     }

@@ -34,7 +34,8 @@ def use_defaults(image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """
     shape = image_shape or setting("data").image_shape()
     config.bind("Model.image_shape", shape)
-    if config.parameters(gin.config_str()).get("DCT.method") is None:
+    method = config.parameters(gin.config_str()).get("DCT.method", "auto")
+    if method.strip("'") == "auto":
         config.bind("DCT.method", "matmul")  # which "auto" is on a TPU
     return shape
 

@@ -6,7 +6,7 @@ import importlib.util
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bdm_tf.errors import UserError
 
@@ -15,28 +15,37 @@ _INSTALL = 'pip install -e ".[tpu_check]"'
 
 @dataclass(frozen=True)
 class Chip:
-    """What the makers publish of a chip; all its TensorCores work as one device.
+    """What Google publishes of a chip; all its TensorCores work as one device.
 
     Attributes:
         axes: of its torus.
         hbm: bytes.
         peak_flops: a second, in bfloat16.
         bandwidth: of the HBM, bytes a second.
-        clock: of the TensorCores, Hz.
+        clock: of the TensorCores, Hz: `peak_flops` over what their matrix units do in a cycle; None
+            where the figures published contradict the compiler's.
+        slices: some that there are.
+        options: what libtpu must be told to take the chip as one device.
     """
 
     axes: int
     hbm: int
     peak_flops: float
     bandwidth: float
-    clock: float
+    clock: float | None
+    slices: str
+    options: dict = field(default_factory=dict)
 
 
+_FLAT = "1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16"
+_DEEP = "2x2x1, 2x2x2, 2x2x4, 2x4x4, 4x4x4, 4x4x8"
 CHIPS = {
-    "v4": Chip(3, 32 * 2**30, 275e12, 1.2e12, 1.05e9),
-    "v5e": Chip(2, 16 * 2**30, 197e12, 0.82e12, 1.5e9),
-    "v5p": Chip(3, 95 * 2**30, 459e12, 2.77e12, 1.75e9),
-    "v6e": Chip(2, 32 * 2**30, 918e12, 1.64e12, 1.75e9),
+    "v4": Chip(
+        3, 32 * 2**30, 275e12, 1.2e12, 1.05e9, _DEEP, options={"chip_config_name": "megacore"}
+    ),
+    "v5e": Chip(2, 16 * 2**30, 197e12, 0.819e12, 1.5e9, _FLAT),
+    "v5p": Chip(3, 95 * 2**30, 459e12, 2.765e12, 1.75e9, _DEEP),
+    "v6e": Chip(2, 32 * 2**30, 918e12, 1.638e12, None, _FLAT),
 }
 
 
@@ -47,6 +56,12 @@ class Topology:
     name: str
     chip: Chip
     num_chips: int
+
+    @property
+    def options(self) -> dict:
+        """What libtpu must be told besides the name."""
+        one_chip = {"chips_per_host_bounds": [1, 1, 1]} if self.num_chips == 1 else {}
+        return {**self.chip.options, **one_chip}
 
 
 def parse_topology(name: str) -> Topology:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.keras_versions import apply_reduced, own_averages
-from bdm_tf.noise import ALGORITHM, normal_rows
+from bdm_tf.noise import fold_in, normal_rows, uniform
 from bdm_tf.replicas import on_replicas
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
@@ -97,10 +97,7 @@ class Trainer:
         """
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
-        t = tf.random.stateless_uniform(
-            [self.batch_size], self._seed_for(step, _TIME), alg=ALGORITHM
-        )
-        t = tf.slice(t, [row], [count])
+        t = tf.slice(uniform(self._seed_for(step, _TIME), [self.batch_size]), [row], [count])
         noise = normal_rows(self._seed_for(step, _NOISE), row, x.shape)
         losses, gradients = self._gradients(x, t, noise, self._seed_for(step, _DROPOUT), row)
         loss = tf.reduce_sum(losses) / self.batch_size
@@ -171,4 +168,4 @@ class Trainer:
 
     def _seed_for(self, step, purpose):
         seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(step, tf.int32)])
-        return tf.random.experimental.stateless_fold_in(seed, purpose, alg=ALGORITHM)
+        return fold_in(seed, purpose)

@@ -36,16 +36,25 @@ def test_a_small_model_compiles_and_is_accounted_for(what, tmp_path):
         report = json.load(file)
     assert report["compiles"] and report["fits"]
     assert report["batch_size_per_core"] == 16 and report["image_shape"] == [8, 8, 1]
-    assert 0 < report["cycles"]["matrix_unit"] < report["cycles"]["total"]
+    used = report["cycles"]
+    assert 0 < used["matrix_unit"] < used["total"]
+    assert report["not_matrix_share"] == 1 - used["matrix_unit"] / used["total"]
+    assert report["flops_per_byte"] == report["flops"] / report["bytes_accessed"]
+    assert report["compile_cpu_seconds"] > 0 and " s of CPU" in result.stdout
+    seconds = report["estimated_seconds"]
+    assert seconds["cycles"] == pytest.approx(used["total"] / 1.5e9)
+    assert (1 in used["loops"]) == (what == "sample")
+    assert seconds["step"] == max(seconds.values()) and "ms at best" in result.stdout
     memory = report["memory"]
     variables = 4 * report["parameters"]
     if what == "train":
-        # Weights, their average, two moments; and the compiler's count of the work against ours.
+        # Weights, their average, two moments.
         assert 4 * variables <= memory["arguments"]
         assert memory["aliased"] >= 4 * variables
-        assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.4)
     else:
         assert variables <= memory["arguments"] < 4 * variables + 2**20
+    # The compiler's count of the work against ours: of a sampler's many steps, one.
+    assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.4)
     assert f"{what} step of {report['parameters']:,} parameters" in result.stdout
     assert "16 of 64 images a core" in result.stdout
 
@@ -63,6 +72,26 @@ def test_the_compiler_does_not_undo_rematerialisation(tmp_path):
 
 
 @needs_the_compiler
+def test_accumulation_is_the_same_work_in_parts(tmp_path):
+    reports = []
+    for parts in (1, 4):
+        output = str(tmp_path / f"{parts}.json")
+        parameter = f"--gin_param=train.accumulation_steps = {parts}"
+        result = tpu_check("--topology=v5e:2x2", parameter, f"--output={output}")
+        assert result.returncode == 0, result.stderr[-3000:]
+        with open(output) as file:
+            reports.append(json.load(file))
+    whole, in_parts = reports
+    assert "one of 4 parts" in result.stdout
+    assert in_parts["parts_per_step"] == 4
+    assert in_parts["analytic_flops"] == whole["analytic_flops"]
+    assert in_parts["flops_to_analytic"] == pytest.approx(whole["flops_to_analytic"], rel=0.2)
+    of_parts, of_whole = (r["estimated_seconds"]["flops"] for r in (in_parts, whole))
+    assert of_parts == pytest.approx(of_whole, rel=0.2)
+    assert whole["cycles"]["loops"] == [] and in_parts["cycles"]["loops"] == [4]
+
+
+@needs_the_compiler
 def test_what_does_not_fit_is_said_with_a_way_out():
     result = tpu_check("--topology=v5e:1x1", "--batch_size=3000000")
     assert result.returncode == 1 and "Traceback" not in result.stderr
@@ -72,6 +101,7 @@ def test_what_does_not_fit_is_said_with_a_way_out():
 WRONG = {
     "no such chip": (["--topology=v9:2x2"], "--topology=v9:2x2 must be a chip"),
     "no shape": (["--image_shape=32,x"], "--image_shape=32,x must be three numbers"),
+    "no such slice": (["--topology=v5e:3x3"], "take one of 1x1, 2x2, 2x4"),
     "indivisible": (["--batch_size=6"], "a batch of 6 cannot be cut into 8 equal pieces"),
 }
 
@@ -82,7 +112,22 @@ def test_wrong_input_gets_a_clear_message(case):
     flags, message = WRONG[case]
     result = tpu_check(*flags)
     assert result.returncode == 1 and message in result.stderr
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in result.stderr and "lowered" not in result.stdout
+
+
+@needs_the_compiler
+@pytest.mark.parametrize("name", ["v4:2x2x1", "v4:1x1x1", "v5e:1x1", "v5p:2x2x1", "v6e:2x4"])
+def test_a_chip_is_one_device(name):
+    code = (
+        "import sys\n"
+        "from bdm_tf.tpu_check.topology import parse_topology, prepare_environment\n"
+        "prepare_environment()\n"
+        "from bdm_tf.tpu_check.compiling import devices\n"
+        "slice = parse_topology(sys.argv[1])\n"
+        "print(len(devices(slice.name, slice.options)) == slice.num_chips)"
+    )
+    result = run([sys.executable, "-c", code, name])
+    assert result.stdout.strip() == "True", result.stderr[-3000:]
 
 
 def test_without_the_compiler_the_extra_is_named():

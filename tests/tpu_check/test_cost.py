@@ -62,10 +62,42 @@ ENTRY %main.4 (p: f32[8]) -> f32[8] {
 def test_cycles_are_summed_by_what_does_the_work():
     assert cycles(HLO) == {
         "total": 95,
+        "loops": [],
         "matrix_unit": 70,
         "other_by_kind": {"fusion": 20, "copy": 5},
         "dearest_others": {"up/add": 25},
     }
+
+
+LOOPS = """HloModule m
+%under.1 (p: (s32[], f32[8])) -> pred[] {
+  %n = s32[]{:T(128)} constant(4)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %less = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+%inner.2 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %c.1 = f32[8] convolution(%p, %p), X={"estimated_cycles":"5"}
+}
+%above.3 (p: (s32[], f32[8])) -> pred[] {
+  %z = s32[]{:T(128)} constant(0)
+  ROOT %greater = pred[]{:T(512)} compare(%i, %z), direction=GT
+}
+%outer.4 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %w.1 = (s32[], f32[8]) while(%p), condition=%under.1, body=%inner.2
+  %a.1 = f32[8] add(%p), X={"estimated_cycles":"100"}
+}
+ENTRY %main.5 (p: f32[8]) -> f32[8] {
+  ROOT %w.2 = (s32[], f32[8]) while(%t), condition=%OUTER, body=%outer.4
+}
+"""
+
+
+@pytest.mark.parametrize(("condition", "times"), [("above.3", 1), ("under.1", 4)])
+def test_a_loop_to_a_constant_counts_so_often_and_a_samplers_loop_once(condition, times):
+    found = cycles(LOOPS.replace("OUTER", condition))
+    assert found["matrix_unit"] == times * 4 * 5
+    assert found["total"] == times * (4 * 5 + 100)
+    assert found["loops"] == [4, times]
 
 
 def test_slices_have_names():
