@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import ROOT, TINY, run, saved_values, train_command
 
+pytestmark = pytest.mark.slow
+
 # A network that is nearly nothing, saved after every step: most of a run is saving.
 SMALLEST = ["UNet.channel_multipliers = (1,)", "train.eval_every = 0", "train.checkpoint_every = 1"]
 

@@ -13,6 +13,8 @@ import pytest
 from tests.conftest import ROOT, metrics, saved_values
 from tests.forked_training import Forks
 
+pytestmark = pytest.mark.slow
+
 STEPS = 100
 
 

@@ -33,6 +33,8 @@ from bdm_tf.training import loop  # noqa: F401, for gin
 from tests import oracle
 from tests.conftest import ROOT, command, run
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 6, 3)
 TIMES = np.linspace(0.0, 1.0, 5)
 GIN = os.path.join(ROOT, "gin")

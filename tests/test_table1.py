@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT, run
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--num_steps=2",
     "--gin_param=UNet.channels = 8",

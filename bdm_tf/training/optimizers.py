@@ -117,7 +117,8 @@ def _register(kind: type, module: str) -> None:
         return Recipe(name, kind, arguments)
 
     named = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    recipe.__signature__ = inspect.Signature(  # what gin checks names by, and notes defaults of
+    # What gin checks names by, and notes defaults of.
+    recipe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             p.replace(
                 kind=p.KEYWORD_ONLY, default=p.empty if p.name == "learning_rate" else p.default

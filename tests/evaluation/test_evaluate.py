@@ -6,9 +6,12 @@ import shutil
 import subprocess
 
 import numpy as np
+import pytest
 
 from tests.conftest import kill_after, run, train_command
 from tests.evaluation.conftest import load, rows, succeeded, values
+
+pytestmark = pytest.mark.slow
 
 
 def test_results_say_what_was_measured_and_how(scored, finished_run):

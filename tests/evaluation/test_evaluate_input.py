@@ -4,10 +4,13 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.conftest import ROOT, command, run
 from tests.evaluation.conftest import load, succeeded
+
+pytestmark = pytest.mark.slow
 
 
 def npz(path, **arrays):

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import command, run, train_command
 from tests.evaluation.conftest import load, succeeded, values
 
+pytestmark = pytest.mark.slow
+
 K_3 = ["train.sample_num_steps = 3"]
 # Those that no other test trains, and what a model of K steps needs for a tiny run of three.
 MODELS = {

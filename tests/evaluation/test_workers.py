@@ -6,11 +6,14 @@ import shutil
 import sys
 
 import numpy as np
+import pytest
 
 from tests.conftest import ROOT
 from tests.evaluation.conftest import load, rows, succeeded, values
 from tests.workers import endings, start_workers
 from tests.workers import succeeded as all_succeeded
+
+pytestmark = pytest.mark.slow
 
 MULTI_WORKER = "--strategy=multi_worker"
 DISTANCE = "evaluate.evaluators = [@FrechetDistance]"

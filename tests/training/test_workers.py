@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import metrics, run, saved_values, train_command
 from tests.workers import endings, start_workers, succeeded
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ["train.sample_every = 6", "train.sample_images = 3", "train.sample_num_steps = 2"]
 
 
