@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -32,6 +33,7 @@ class Workdir:
     def __init__(self, path: str, writes: bool = True):
         self.path, self._writes = path, writes
         self.checkpoints = self._file("checkpoints")
+        self._reason = self._file("failed.txt")
         self._writer: tf.summary.SummaryWriter | None = None
         if not writes:
             return
@@ -40,6 +42,8 @@ class Workdir:
             write_atomically(self._file(".writable"), "")
             tf.io.gfile.remove(self._file(".writable"))
             self._lock = WorkdirLock(path)
+            if tf.io.gfile.exists(self._reason):  # of the run before
+                tf.io.gfile.remove(self._reason)
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
@@ -67,6 +71,21 @@ class Workdir:
         """Lets another process train here."""
         if self._writes:
             self._lock.release()
+
+    def leave_reason(self, reason: str) -> None:
+        """Says why this worker fails in the midst of a step: the others see only that it is lost."""
+        with contextlib.suppress(tf.errors.OpError, OSError):
+            write_atomically(self._reason, reason)
+
+    def reason_left(self, seconds: float = 5.0) -> str | None:
+        """What another worker left; it may be seen to be lost a moment before it has written."""
+        end = time.monotonic() + seconds
+        while not tf.io.gfile.exists(self._reason):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.1)
+        with tf.io.gfile.GFile(self._reason) as file:
+            return file.read()
 
     def claim(self, text: str) -> None:
         """Saves the operative configuration, or checks that it is the one the run began with.
