@@ -90,14 +90,11 @@ class Cluster:
         failed = self.everyone([mistake is not None])[:, 0]
         if not failed.any():
             return
-        first = int(failed.argmax())
-        theirs = mistake
         if self.num_workers > 1:
-            theirs = pickle.loads(self._from(first, pickle.dumps(mistake)))
-        if mistake is None:
-            mistake = theirs
-            mistake.message = f"worker {first}: {theirs.message}"
-        raise mistake
+            first = int(failed.argmax())
+            theirs: UserError = pickle.loads(self._from(first, pickle.dumps(mistake)))
+            theirs.message = f"worker {first}: {theirs.message}"
+        raise mistake or theirs
 
     def chief_first(self, work: Callable[[], Result]) -> Result:
         """Every worker does some work, the others when the chief has done it: see `together`."""

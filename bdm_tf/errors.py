@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -35,6 +36,8 @@ def check_counts(owner: str, lowest: int, **values: int) -> None:
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
 
+    Any other error is a stack trace and 1.
+
     The process ends here and at once: the interpreter's end waits for input pipelines, whose
     threads wait for the interpreter where they read images with Python, for ever.
     """
@@ -49,6 +52,9 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT
+        except Exception:
+            traceback.print_exc()
+            status = 1
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -123,8 +123,8 @@ class Run:
                 if failure or not isinstance(error, TryAgain):
                     reason = failure.message if failure else str(error).splitlines()[0][:300]
                     self._files.leave_reason(f"worker {self._cluster.index}: {reason}")
-                elif reason := self._files.reason_left():
-                    raise UserError(reason) from error
+                elif left := self._files.reason_left():
+                    raise UserError(left) from error
             if failure:
                 raise failure from None
             raise
