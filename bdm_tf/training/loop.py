@@ -254,9 +254,10 @@ def _restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluste
     """
     path = cluster.of_chief(checkpoints.restore)
     start = checkpoint_step(path) if path else 0
-    with cluster.together(), files.writing():
+    with cluster.together():
         if path and not cluster.is_chief:
             checkpoints.restore_from(find_checkpoint(files.path, start))
+    with cluster.together(), files.writing():
         files.forget_after(start)
     state.window.load()
     return start

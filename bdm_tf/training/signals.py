@@ -7,7 +7,7 @@ import signal
 
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT sets `signal_number`; a second, of either, kills."""
+    """While entered, the first SIGTERM or SIGINT sets `signal_number`; a second one kills."""
 
     signal_number: int | None = None
 

@@ -73,7 +73,7 @@ class Workdir:
             self._lock.release()
 
     def leave_reason(self, reason: str) -> None:
-        """Says why this worker fails in the midst of a step: the others see only that it is lost."""
+        """Says why this worker fails in mid-step, where the others see only that it is lost."""
         with contextlib.suppress(tf.errors.OpError, OSError):
             write_atomically(self._reason, reason)
 
