@@ -129,12 +129,18 @@ def _wait_for_workers(cluster: dict, every_seconds: float = 60.0) -> None:
     awaited = [a for tasks in cluster["cluster"].values() for a in tasks if a != own]
     print(f"waiting for {len(awaited) + 1} worker(s)", flush=True)
     said = time.monotonic()
-    with socket.create_server(("", _host_and_port(own)[1])):  # by which the others see this one
+    with _listener(_host_and_port(own)[1]):  # by which the others see this one
         while awaited := [address for address in awaited if not _answers(address)]:
             if time.monotonic() - said > every_seconds:
                 said = time.monotonic()
                 print(f"still waiting for {', '.join(awaited)}", flush=True)
             time.sleep(0.2)
+
+
+def _listener(port: int) -> socket.socket:
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    return socket.create_server(("", port))
 
 
 def _answers(address: str) -> bool:
