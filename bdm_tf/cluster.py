@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 
 Result = TypeVar("Result")
 _CHUNK = 2**17  # of int64, in which longer messages travel: one graph serves all lengths
@@ -94,7 +95,7 @@ class Cluster:
             first = int(failed.argmax())
             theirs: UserError = pickle.loads(self._from(first, pickle.dumps(mistake)))
             theirs.message = f"worker {first}: {theirs.message}"
-        raise mistake or theirs
+        raise self._told(mistake or theirs)
 
     def chief_first(self, work: Callable[[], Result]) -> Result:
         """Every worker does some work, the others when the chief has done it: see `together`."""
@@ -129,8 +130,14 @@ class Cluster:
                 message = pickle.dumps((None, error))
         result, mistake = pickle.loads(self._from(0, message))
         if mistake is not None:
-            raise mistake
+            raise self._told(mistake)
         return result
+
+    def _told(self, mistake: UserError) -> UserError:
+        """The chief waits a moment: TensorFlow may abort a worker that is left without it."""
+        if self.is_chief and self.num_workers > 1:
+            time.sleep(1.0)
+        return mistake
 
     def _from(self, sender: int, message: bytes) -> bytes:
         """The message of one worker; what the others give is not looked at."""
@@ -162,8 +169,7 @@ class Cluster:
         except _LOST as error:
             if self.num_workers == 1:
                 raise
-            reason = str(error).strip().splitlines()[0][:200]
             raise TryAgain(
-                f"worker {self.index} lost another worker ({reason}); start all of them again, "
-                "and they go on from what was saved"
+                f"worker {self.index} lost another worker ({first_line(error)}); start all of "
+                "them again, and they go on from what was saved"
             ) from error

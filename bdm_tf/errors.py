@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import sys
 import traceback
@@ -24,6 +25,12 @@ class TryAgain(UserError):
     """Nobody's mistake: the same command, given again, goes on. EX_TEMPFAIL of sysexits.h."""
 
     status = 75
+
+
+def first_line(error: Exception) -> str:
+    """The line of an error that says what happened, without TensorFlow's name of the node."""
+    text = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()) or type(error).__name__
+    return text.splitlines()[0][:300]
 
 
 def check_counts(owner: str, lowest: int, **values: int) -> None:

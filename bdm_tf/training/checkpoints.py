@@ -8,7 +8,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import remove_folder, write_atomically
 
 _KEPT, _BEST, _BROKEN = "kept", "best", "broken"
@@ -110,10 +110,6 @@ class Checkpoints:
             UserError: it is whole, but of other variables.
             TryAgain: it cannot be read now.
         """
-
-        def first_line(error: Exception) -> str:
-            return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
         try:
             self._checkpoint.restore(path).assert_consumed()
         except _PASSING as error:

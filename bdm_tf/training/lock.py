@@ -10,7 +10,7 @@ import socket
 
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import write_atomically
 
 
@@ -52,7 +52,7 @@ class WorkdirLock:
             owner = self._read()
         except (tf.errors.OpError, OSError) as error:
             raise TryAgain(
-                f"--workdir={self._workdir} cannot be read: {str(error).splitlines()[0][:300]}; "
+                f"--workdir={self._workdir} cannot be read: {first_line(error)}; "
                 "the same command goes on from what was saved"
             ) from error
         if owner is None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from bdm_tf.cluster import Cluster
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
 from bdm_tf.training.signals import StopRequest
 from bdm_tf.training.state import TrainState
@@ -86,7 +86,7 @@ class Run:
         with StopRequest() as stop, bar, contextlib.ExitStack() as exits:
             exits.callback(self._checkpoints.wait)  # an error, too, lets what is under way end
             while True:
-                if step == num_steps:  # what was asked for meanwhile holds, too
+                if step >= num_steps:  # and if a stop was asked for meanwhile, that holds
                     self._save_last(step)
                 count = min(self._cadences.calls, clock.steps_in(_CALL_SECONDS))
                 count = min(count, self._cadences.next_stop(step, num_steps))
@@ -98,7 +98,7 @@ class Run:
                     where = f", saved as {path}" if self._cluster.is_chief else ""
                     print(f"stopped at step {step}{where}; the same command goes on")
                     return signal_number
-                if step == num_steps:
+                if step >= num_steps:
                     return None
                 with clock.call(count):
                     records = self._steps(iterator, count)
@@ -121,7 +121,7 @@ class Run:
             failure = self._data_failure()  # a damaged file, met while streaming
             if self._cluster.num_workers > 1:
                 if failure or not isinstance(error, TryAgain):
-                    reason = failure.message if failure else str(error).splitlines()[0][:300]
+                    reason = failure.message if failure else first_line(error)
                     self._files.leave_reason(f"worker {self._cluster.index}: {reason}")
                 elif left := self._files.reason_left():
                     raise UserError(left) from error

@@ -13,7 +13,7 @@ import time
 
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _EXAMPLE = (
@@ -181,5 +181,4 @@ def _tpu_strategy(tpu: str | None) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"--strategy=tpu: cannot reach {tpu}: {reason}") from error
+        raise UserError(f"--strategy=tpu: cannot reach {tpu}: {first_line(error)}") from error

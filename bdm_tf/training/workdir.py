@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator
 
@@ -13,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 from bdm_tf.figures import grid, write_grid
 from bdm_tf.files import write_atomically
 from bdm_tf.training.lock import WorkdirLock
@@ -61,10 +60,10 @@ class Workdir:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
-            reason = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()).splitlines()[0][:300]
             raise UserError(
-                f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
-                "untouched: make room or bring the folder back, and the same command goes on"
+                f"--workdir={self.path} cannot be written to: {first_line(error)}. What was "
+                "saved before is untouched: make room or bring the folder back, and the same command "
+                "goes on"
             ) from error
 
     def close(self) -> None:
@@ -77,7 +76,7 @@ class Workdir:
         with contextlib.suppress(tf.errors.OpError, OSError):
             write_atomically(self._reason, reason)
 
-    def reason_left(self, seconds: float = 5.0) -> str | None:
+    def reason_left(self, seconds: float = 1.0) -> str | None:
         """What another worker left; it may be seen to be lost a moment before it has written."""
         end = time.monotonic() + seconds
         while not tf.io.gfile.exists(self._reason):
