@@ -62,8 +62,8 @@ class Workdir:
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"--workdir={self.path} cannot be written to: {first_line(error)}. What was "
-                "saved before is untouched: make room or bring the folder back, and the same command "
-                "goes on"
+                "saved before is untouched: make room or bring the folder back, and the same "
+                "command goes on"
             ) from error
 
     def close(self) -> None:
