@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 
 Result = TypeVar("Result")
 _CHUNK = 2**17  # of int64, in which longer messages travel: one graph serves all lengths
@@ -74,13 +75,38 @@ class Cluster:
         """Returns when every worker has come here."""
         self.everyone([1])
 
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Around what each worker does by itself: the `UserError` of one is everyone's.
+
+        Raises:
+            UserError: a worker raised it.
+            TryAgain: a worker is gone, or raised it.
+        """
+        mistake = None
+        try:
+            yield
+        except UserError as error:
+            mistake = error
+        failed = self.everyone([mistake is not None])[:, 0]
+        if not failed.any():
+            return
+        if self.num_workers > 1:
+            first = int(failed.argmax())
+            theirs: UserError = pickle.loads(self._from(first, pickle.dumps(mistake)))
+            theirs.message = f"worker {first}: {theirs.message}"
+        raise self._told(mistake or theirs)
+
     def chief_first(self, work: Callable[[], Result]) -> Result:
-        """Every worker does some work, the others when the chief has done it."""
+        """Every worker does some work, the others when the chief has done it: see `together`."""
         if not self.is_chief:
-            self.barrier()
-        result = work()
+            with self.together():
+                pass
+        with self.together():
+            result = work()
         if self.is_chief:
-            self.barrier()
+            with self.together():
+                pass
         return result
 
     def of_chief(self, work: Callable[..., Result], *arguments) -> Result:
@@ -102,15 +128,22 @@ class Cluster:
                 message = pickle.dumps((work(*arguments), None))
             except UserError as error:
                 message = pickle.dumps((None, error))
-        result, mistake = pickle.loads(self._from_chief(message))
+        result, mistake = pickle.loads(self._from(0, message))
         if mistake is not None:
-            raise mistake
+            raise self._told(mistake)
         return result
 
-    def _from_chief(self, message: bytes) -> bytes:
-        length = int(self.everyone([len(message)])[0, 0])
+    def _told(self, mistake: UserError) -> UserError:
+        """The chief waits a moment: TensorFlow may abort a worker that is left without it."""
+        if self.is_chief and self.num_workers > 1:
+            time.sleep(1.0)
+        return mistake
+
+    def _from(self, sender: int, message: bytes) -> bytes:
+        """The message of one worker; what the others give is not looked at."""
+        length = int(self.everyone([len(message)])[sender, 0])
         words = np.zeros(-(-length // (8 * _CHUNK)) * _CHUNK, np.int64)
-        if self.is_chief:
+        if self.index == sender:
             words.view(np.uint8)[:length] = np.frombuffer(message, np.uint8)
         for start in range(0, len(words), _CHUNK):
             chunk = slice(start, start + _CHUNK)
@@ -136,8 +169,7 @@ class Cluster:
         except _LOST as error:
             if self.num_workers == 1:
                 raise
-            reason = str(error).strip().splitlines()[-1][:200]
             raise TryAgain(
-                f"worker {self.index} lost another worker ({reason}); start all of them again, "
-                "and they go on from what was saved"
+                f"worker {self.index} lost another worker ({first_line(error)}); start all of "
+                "them again, and they go on from what was saved"
             ) from error

@@ -10,16 +10,22 @@ from absl import logging
 
 from bdm_tf.errors import UserError
 
-# A run may go on with other values of these: they change when things happen, or with how much
-# memory, not what is learnt.
+# A run may go on with other values of these: they change when things happen, with how much memory
+# or on what device, not what is learnt.
 CADENCES = frozenset(
     f"train.{name}"
     for name in (
         "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
         "eval_every eval_images sample_every sample_images sample_num_steps sample_sampler "
-        "accumulation_steps async_checkpoints"
+        "accumulation_steps async_checkpoints jit_compile"
     ).split()
-) | {"sample.num_steps", "sample.clip", "UNet.remat", "export_saved_model.chunk_size"}
+) | {
+    "sample.num_steps",
+    "sample.clip",
+    "UNet.remat",
+    "DCT.method",
+    "export_saved_model.chunk_size",
+}
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
 hints: list[Callable[[str], str]] = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 
@@ -25,6 +27,12 @@ class TryAgain(UserError):
     status = 75
 
 
+def first_line(error: Exception) -> str:
+    """The line of an error that says what happened, without TensorFlow's name of the node."""
+    text = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()) or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
 def check_counts(owner: str, lowest: int, **values: int) -> None:
     """Raises a `UserError` for a parameter of `owner` that is not a whole number >= `lowest`."""
     for name, value in values.items():
@@ -34,6 +42,8 @@ def check_counts(owner: str, lowest: int, **values: int) -> None:
 
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
+
+    Any other error is a stack trace and 1.
 
     The process ends here and at once: the interpreter's end waits for input pipelines, whose
     threads wait for the interpreter where they read images with Python, for ever.
@@ -49,6 +59,9 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT
+        except Exception:
+            traceback.print_exc()
+            status = 1
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

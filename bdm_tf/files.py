@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,21 @@ def make_parent(path: str | None) -> None:
             tf.io.gfile.makedirs(folder)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Around what writes a file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{path} cannot be written: {error}; make room, and the same command goes on"
+        ) from error
 
 
 def write_atomically(path: str, content: str | bytes) -> None:

@@ -3,6 +3,7 @@
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,6 +80,77 @@ def test_a_second_trainer_is_refused_and_the_first_goes_on(tmp_path, digits_dir)
     step = newest(workdir) + 2
     again = run(train_command(workdir, digits_dir, *SMALLEST, f"train.num_steps = {step}"))
     assert again.returncode == 0, again.stderr[-3000:]
+
+
+def test_a_mistyped_init_from_does_not_claim_the_workdir(tmp_path, digits_dir, finished_run):
+    workdir = str(tmp_path / "run")
+    mistyped = run(train_command(workdir, digits_dir, extra=[f"--init_from={finished_run}x"]))
+    assert mistyped.returncode == 1 and "is neither a workdir nor" in mistyped.stderr
+    other = ["UNet.channels = 16", "train.num_steps = 4"]
+    arguments = train_command(workdir, digits_dir, *other, extra=[f"--init_from={finished_run}"])
+    result = run(arguments)
+    assert result.returncode == 1 and "is of another network" in result.stderr
+    arguments = train_command(
+        workdir, digits_dir, *other[1:], extra=[f"--init_from={finished_run}"]
+    )
+    for words in ("with the averaged weights of", "resuming at step 4"):
+        result = run(arguments)
+        assert result.returncode == 0 and words in result.stdout, result.stderr[-3000:]
+
+
+LAST = """
+import os, signal, sys
+from bdm_tf import config
+from bdm_tf.training.checkpoints import Checkpoints
+from bdm_tf.training.loop import train
+from bdm_tf.training.strategy import make_strategy
+
+root, workdir, data_dir, *tiny = sys.argv[1:]
+save = Checkpoints.save
+
+def interrupted(self, step, at_once=False):
+    if step == 12:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return save(self, step, at_once)
+
+Checkpoints.save = interrupted
+config.parse(["digits.gin"], tiny, [root, root + "/gin"])
+print(train(workdir, make_strategy("one_device"), lambda *_: sys.exit(9), data_dir=data_dir))
+"""
+
+
+def test_a_sigterm_at_the_last_step_is_heard_and_the_same_command_exports(tmp_path, digits_dir):
+    workdir = str(tmp_path / "run")
+    result = run([sys.executable, "-c", LAST, ROOT, workdir, digits_dir, *TINY])
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "stopped at step 12" in result.stdout and result.stdout.splitlines()[-1] == "15"
+    result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0 and f"exported {workdir}" in result.stdout
+
+
+TWO_SIGNALS = """
+import os, signal
+from bdm_tf.training.signals import StopRequest
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.signal_number == signal.SIGTERM
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+ANY_ERROR = """
+import threading, time
+from bdm_tf.errors import exits_on_user_error
+threading.Thread(target=time.sleep, args=(1000,)).start()  # for which the interpreter would wait
+exits_on_user_error(lambda argv: 1 / 0)([])
+"""
+
+
+@pytest.mark.parametrize(
+    "script, status, word",
+    [(TWO_SIGNALS, -signal.SIGINT, "a second signal kills"), (ANY_ERROR, 1, "ZeroDivisionError")],
+)
+def test_a_process_ends_at_once(script, status, word):
+    result = run(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script], timeout=100)
+    assert result.returncode == status and word in result.stderr, result.stderr
 
 
 NAN = """

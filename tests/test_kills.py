@@ -89,17 +89,36 @@ def test_kills_at_random_moments_change_nothing(forks, undisturbed, tmp_path):
     assert_same_run(undisturbed, workdir, moments)
 
 
+def largest(workdir, pattern):
+    """Bytes of a run's largest file of a kind."""
+    return max(map(os.path.getsize, glob.glob(os.path.join(workdir, pattern))))
+
+
+def limits(workdir):
+    """For each case of `FULL`, a size that only files of its kind exceed at that time."""
+    saved, logged = largest(workdir, "checkpoints/ckpt-*"), largest(workdir, "logs/events*")
+    model = largest(workdir, "saved_model/*.pb")
+    assert largest(workdir, "config.gin") < saved < logged < model
+    return {
+        "at the start": 10,
+        "checkpoint": saved - 1,
+        "metrics": (saved + logged) // 2,
+        "SavedModel": (logged + model) // 2,
+    }
+
+
 FULL = {
-    "at the start": (10, r"cannot be written to: .*trainer\.json", 0),
-    "checkpoint": (2500, r"cannot be written to: .*/ckpt-2_temp/", 0),
-    "metrics": (7000, r"cannot be written to: .*/events\.out", 1),
-    "SavedModel": (100_000, r"SavedModel cannot be written to .*/saved_model", STEPS),
+    "at the start": (r"cannot be written to: .*trainer\.json", 0),
+    "checkpoint": (r"cannot be written to: .*/ckpt-2_temp/", 0),
+    "metrics": (r"cannot be written to: .*/events\.out", 1),
+    "SavedModel": (r"SavedModel cannot be written to .*/saved_model", STEPS),
 }
 
 
 @pytest.mark.parametrize("case", FULL)
 def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, forks, undisturbed, tmp_path):
-    limit, message, saved = FULL[case]  # no file may grow further, as on a disk that is full
+    message, saved = FULL[case]
+    limit = limits(undisturbed)[case]  # no file may grow further, as on a disk that is full
     workdir = str(tmp_path / "run")
     forks.start(workdir, f"train.num_steps = {STEPS}", limit=limit)
     status, err = forks.ending()

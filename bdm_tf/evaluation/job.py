@@ -177,7 +177,8 @@ class Evaluation:
         for evaluator in self._evaluators:
             figures |= evaluator.result()
         if self._paths.export_statistics:
-            self._reference.export(self._paths.export_statistics)
+            with self.cluster.together():
+                self._reference.export(self._paths.export_statistics)
         began, self._began = self._began, time.monotonic()
         devices = tf.config.list_logical_devices()
         protocol |= {
@@ -231,7 +232,8 @@ class Evaluation:
             for evaluator in interested:
                 evaluator.update(batch)
         if self._paths.save_samples:
-            self._store.keep_images(self._paths.save_samples, self.num_images)
+            with self.cluster.together():
+                self._store.keep_images(self._paths.save_samples, self.num_images)
 
     def _score_eval_images(self) -> None:
         interested = [e for e in self._evaluators if e.consumes == EVAL_IMAGES]

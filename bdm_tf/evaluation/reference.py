@@ -18,7 +18,7 @@ from bdm_tf.data import Images
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.features import FeatureNetwork
 from bdm_tf.evaluation.statistics import GaussianStatistics
-from bdm_tf.files import read_npz, write_npz
+from bdm_tf.files import read_npz, write_npz, writing
 
 _FORMAT = 1  # part of every key; goes up when the same key would mean other numbers
 _SAVE_EVERY = 1000  # images between two savings of what is under way
@@ -115,14 +115,19 @@ class Reference:
         return features
 
     def export(self, folder: str) -> None:
-        """Writes the statistics of the splits that were used: `train.npz`, `eval.npz`."""
+        """Writes the statistics of the splits that were used: `train.npz`, `eval.npz`.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         if not self._cluster.is_chief:
             return
-        tf.io.gfile.makedirs(folder)
         for split, known in self._known.items():
             path = os.path.join(folder, f"{split}.npz")
             described = {**self._network.describe(), **self.describe_statistics(split)}
-            write_npz(path, {**_arrays(known), **described})
+            with writing(path):
+                tf.io.gfile.makedirs(folder)
+                write_npz(path, {**_arrays(known), **described})
 
     def _images(self, split: str) -> Images:
         images = self._splits.get(split)

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.files import write_atomically
+from bdm_tf.files import write_atomically, writing
 
 # What may differ between two measurements of the same thing; the images' hash says what they are.
 _CIRCUMSTANCES = ("wall_seconds", "finished_at", "versions", "device", "replicas")
@@ -78,10 +78,15 @@ class ResultLog:
                 self.rows = [json.loads(line) for line in file.read().splitlines()]
 
     def append(self, row: dict) -> None:
-        """Adds a row; the file is whole at every moment."""
+        """Adds a row; the file is whole at every moment.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         self.rows.append(row)
         lines = [json.dumps(row) + "\n" for row in self.rows]
-        write_atomically(self._path, "".join(lines))
+        with writing(self._path):
+            write_atomically(self._path, "".join(lines))
 
 
 def table(results: dict) -> str:

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from bdm_tf.cluster import Cluster
 from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, remove_folder, write_npz
+from bdm_tf.files import read_npz, remove_folder, write_npz, writing
 
 
 class SampleStore:
@@ -62,11 +62,16 @@ class SampleStore:
                 yield {"index": np.arange(first, first + count), **part}
 
     def keep_images(self, path: str, num_images: int) -> None:
-        """Writes all images of finished batches: `images`, uint8 `[num_images, H, W, C]`."""
+        """Writes all images of finished batches: `images`, uint8 `[num_images, H, W, C]`.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         if self._cluster.is_chief:
             files = [self._file(first) for first in range(0, num_images, self._batch_size)]
             images = np.concatenate([read_npz(file)["image"] for file in files])[:num_images]
-            write_npz(path, {"images": images}, compressed=True)
+            with writing(path):
+                write_npz(path, {"images": images}, compressed=True)
 
     def clear(self) -> None:
         """Removes the folder."""

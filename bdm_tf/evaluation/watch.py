@@ -8,9 +8,11 @@ import time
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.errors import UserError
 from bdm_tf.evaluation.job import Evaluation
 from bdm_tf.evaluation.results import ResultLog, key_of, table
 from bdm_tf.evaluation.subjects import TrainedRun
+from bdm_tf.files import writing
 from bdm_tf.training.checkpoints import (
     checkpoint_step,
     copy_to_best,
@@ -78,33 +80,51 @@ def watch(
     while checkpoint := cluster.of_chief(next_turn):
         step = checkpoint_step(checkpoint)
         failure = ""
-        try:
-            run.restore(checkpoint)
-            if keep_best and cluster.is_chief:
-                copy_to_best(checkpoint)  # training may delete it meanwhile
-        except (tf.errors.OpError, LookupError, AssertionError, OSError) as error:
-            there = tf.io.gfile.exists(f"{checkpoint}.index")
-            what = "cannot be read" if there else "was deleted before its turn"
-            failure = f"step {step} {what} ({type(error).__name__}): passed over"
-            print(failure, flush=True)
+        with cluster.together():
+            try:
+                run.restore(checkpoint)
+                if keep_best and cluster.is_chief:
+                    _copy_to_best(checkpoint)  # training may delete it meanwhile
+            except UserError:
+                raise
+            except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+                there = tf.io.gfile.exists(f"{checkpoint}.index")
+                what = "cannot be read" if there else "was deleted before its turn"
+                failure = f"step {step} {what} ({type(error).__name__}): passed over"
+                print(failure, flush=True)
         if cluster.everyone([bool(failure)]).any():
             lost.add(step)
             continue
         if cluster.is_chief:
             print(f"scoring step {step}", flush=True)
         results = evaluation.score(workdir)
-        if cluster.is_chief:
-            log.append({"step": step, "key": key, **results})
-            _write_scalars(summaries, step, results)
-            print(table(results), flush=True)
+        with cluster.together():
+            if cluster.is_chief:
+                log.append({"step": step, "key": key, **results})
+                with writing(os.path.join(workdir, "logs")):
+                    _write_scalars(summaries, step, results)
+                print(table(results), flush=True)
         evaluation.clear()
-        if keep_best and cluster.is_chief:
-            keep()
+        with cluster.together():
+            if keep_best and cluster.is_chief:
+                keep()
     if cluster.is_chief:
         if keep_best:  # the rows may be older than the wish
             keep()
         print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
     cluster.barrier()  # nobody leaves while the chief is still at work
+
+
+def _copy_to_best(checkpoint: str) -> None:
+    try:
+        copy_to_best(checkpoint)
+    except (tf.errors.OpError, OSError) as error:
+        if not tf.io.gfile.exists(f"{checkpoint}.index"):
+            raise
+        raise UserError(
+            f"{checkpoint} cannot be copied to checkpoints/best: {error}; make room, and the same "
+            "command goes on"
+        ) from error
 
 
 def _write_scalars(summaries: tf.summary.SummaryWriter, step: int, results: dict) -> None:
@@ -127,7 +147,7 @@ def _keep_best(evaluation: Evaluation, directory: str, rows: list[dict]) -> None
     if not values:
         return
     best = min(values, key=lambda step: values[step])
-    copy_to_best(there[best])
+    _copy_to_best(there[best])
     keep_one_best(directory, best)
     print(f"best so far by {name}: step {best}", flush=True)
 

@@ -8,10 +8,25 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import remove_folder, write_atomically
 
 _KEPT, _BEST, _BROKEN = "kept", "best", "broken"
+
+# What says nothing of a checkpoint: the file system does not answer, or not to this process.
+_PASSING = (
+    tf.errors.UnavailableError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnauthenticatedError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+)
+
+
+class BrokenCheckpoint(UserError):
+    """A checkpoint that cannot be read, today or ever."""
 
 
 class Checkpoints:
@@ -88,8 +103,31 @@ class Checkpoints:
             self._in_background = False
 
     def restore_from(self, path: str) -> None:
-        """Restores one checkpoint."""
-        self._checkpoint.restore(path).assert_consumed()
+        """Restores one checkpoint.
+
+        Raises:
+            BrokenCheckpoint: it cannot be read.
+            UserError: it is whole, but of other variables.
+            TryAgain: it cannot be read now.
+        """
+        try:
+            self._checkpoint.restore(path).assert_consumed()
+        except _PASSING as error:
+            raise TryAgain(
+                f"checkpoint {path} cannot be read now: {first_line(error)}; the same command "
+                "goes on when it can"
+            ) from error
+        except (ValueError, AssertionError, tf.errors.InvalidArgumentError) as error:
+            workdir = os.path.dirname(self._directory)
+            raise UserError(
+                f"checkpoint {path} is whole, but has other variables than this run, as from "
+                f"another optimizer or version of Keras or the library: {first_line(error)}. Go "
+                f"on with those, or begin anew from its averaged weights: --init_from={workdir} "
+                "and another --workdir"
+            ) from error
+        # A cut file raises IndexError, a flipped bit DataLossError, a lost file NotFoundError.
+        except (tf.errors.OpError, LookupError, OSError) as error:
+            raise BrokenCheckpoint(f"checkpoint {path} is broken: {first_line(error)}") from error
 
     def restore(self) -> str | None:
         """Restores the newest checkpoint that can be read and returns its path; None if none is.
@@ -97,17 +135,17 @@ class Checkpoints:
         Newer ones are broken, and moved to `checkpoints/broken`.
 
         Raises:
-            UserError: there are checkpoints, but none of them can be read.
+            UserError: there are checkpoints, but none of them can be read, or the newest that can
+                be is of other variables.
+            TryAgain: the newest cannot be read now.
         """
         paths, broken = saved_checkpoints(self._directory), []
         for path in reversed(paths):
             try:
                 self.restore_from(path)
-            # A cut file raises IndexError, a flipped bit DataLossError, a lost file NotFoundError.
-            except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+            except BrokenCheckpoint as error:
                 broken.append(path)
-                reason = str(error).splitlines()[0][:300]
-                logging.warning("checkpoint %s is broken and passed over: %s", path, reason)
+                logging.warning("%s: passed over", error.message)
                 continue
             for newer in broken:
                 folder = os.path.join(self._directory, _BROKEN)

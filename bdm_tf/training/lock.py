@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -9,7 +10,7 @@ import socket
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import write_atomically
 
 
@@ -45,12 +46,19 @@ class WorkdirLock:
 
         Raises:
             UserError: another process has taken the workdir over, or it is gone.
+            TryAgain: it cannot be read now.
         """
-        owner = self._read()
+        try:
+            owner = self._read()
+        except (tf.errors.OpError, OSError) as error:
+            raise TryAgain(
+                f"--workdir={self._workdir} cannot be read: {first_line(error)}; "
+                "the same command goes on from what was saved"
+            ) from error
         if owner is None:
             raise UserError(
-                f"--workdir={self._workdir} was removed or cannot be read any more; bring it back "
-                "and give the same command, or train into another"
+                f"--workdir={self._workdir} was removed; bring it back and give the same command, "
+                "or train into another"
             )
         if owner != self._me:
             raise UserError(
@@ -60,16 +68,18 @@ class WorkdirLock:
 
     def release(self) -> None:
         """Lets another process train here."""
-        if self._read() == self._me:
-            tf.io.gfile.remove(self._owner)
+        with contextlib.suppress(tf.errors.OpError, OSError):
+            if self._read() == self._me:
+                tf.io.gfile.remove(self._owner)
         if self._file is not None:
             self._file.close()
 
     def _read(self) -> str | None:
+        """Who holds the workdir, None if nobody does."""
         try:
             with tf.io.gfile.GFile(self._owner) as file:
                 return file.read()
-        except (tf.errors.OpError, OSError):
+        except (tf.errors.NotFoundError, FileNotFoundError):
             return None
 
     def _locked(self, path: str):

@@ -26,6 +26,7 @@ from bdm_tf.training.checkpoints import (
     Checkpoints,
     checkpoint_step,
     find_checkpoint,
+    saved_checkpoints,
     weights_to_start_from,
 )
 from bdm_tf.training.optimizers import Recipe, make_optimizer
@@ -139,7 +140,8 @@ def train(
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     cluster = Cluster(strategy)
-    files = Workdir(workdir, writes=cluster.is_chief)
+    with cluster.together():
+        files = Workdir(workdir, writes=cluster.is_chief)
     images, evaluation = cluster.chief_first(
         lambda: data.load(data_dir, on_corrupt_image=on_corrupt_image)
     )
@@ -154,10 +156,14 @@ def train(
         preview_sampler = sample_sampler or settings.sampler
         preview_sampler.check(model.denoiser(), sample_num_steps, "train.sample_num_steps")
         state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
-    with files.writing():
+    first_weights = cluster.of_chief(_first_weights, files, init_from)
+    if first_weights:
+        with cluster.together():
+            state.initialise(first_weights)
+    with cluster.together(), files.writing():
         files.claim(config.operative_text())
     cluster.chief_first(lambda: prepare_prior(model, workdir, lambda: images.in_order(_FIT_BATCH)))
-    with files.writing():
+    with cluster.together(), files.writing():
         checkpoints = Checkpoints(
             state.checkpoint(),
             files.checkpoints,
@@ -166,9 +172,11 @@ def train(
             in_background=async_checkpoints,
             writes=cluster.is_chief,
         )
-        start, origin = _restore(workdir, checkpoints, state, cluster, init_from)
-        files.forget_after(start)
+    start = _restore(files, checkpoints, state, cluster)
     if cluster.is_chief:
+        origin = "resuming at" if start else "training from"
+        if first_weights:
+            origin = f"training with the averaged weights of {first_weights} from"
         print(
             f"{origin} step {start} of {num_steps}: {images.num_images} images of "
             f"{images.image_shape}, workdir {workdir}; {describe(strategy)}",
@@ -222,38 +230,36 @@ def train(
 
     dataset = strategy.distribute_datasets_from_function(this_workers_share)
     stopped_by = run.go(iter(dataset), start, num_steps)
-    if stopped_by is None and cluster.is_chief:
-        with files.writing():
-            finish(model, num_steps)
-    cluster.barrier()  # nobody leaves while the chief is still at work
+    if stopped_by is None:
+        with cluster.together(), files.writing():  # nobody leaves while the chief is at work
+            if cluster.is_chief:
+                finish(model, num_steps)
+    cluster.barrier()
     files.close()
     return stopped_by
 
 
-def _restore(
-    workdir: str,
-    checkpoints: Checkpoints,
-    state: TrainState,
-    cluster: Cluster,
-    init_from: str | None,
-) -> tuple[int, str]:
-    """Brings all workers to the newest checkpoint that the chief can read.
+def _first_weights(files: Workdir, init_from: str | None) -> str | None:
+    """The checkpoint that a run begins with, if it begins and with another run's weights."""
+    if init_from is None or saved_checkpoints(files.checkpoints):
+        return None
+    return weights_to_start_from(init_from)
 
-    Returns:
-        The step to begin with, and where from in words.
+
+def _restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster) -> int:
+    """Brings all workers to the newest checkpoint that the chief can read; returns its step, or 0.
+
+    What was measured after that step is forgotten.
     """
-    path = checkpoints.restore() if cluster.is_chief else None
-    start = int(cluster.everyone([checkpoint_step(path) if path else -1])[0, 0])
-    if start >= 0 and not cluster.is_chief:
-        checkpoints.restore_from(find_checkpoint(workdir, start))
+    path = cluster.of_chief(checkpoints.restore)
+    start = checkpoint_step(path) if path else 0
+    with cluster.together():
+        if path and not cluster.is_chief:
+            checkpoints.restore_from(find_checkpoint(files.path, start))
+    with cluster.together(), files.writing():
+        files.forget_after(start)
     state.window.load()
-    if start >= 0:
-        return start, "resuming at"
-    if init_from is None:
-        return 0, "training from"
-    checkpoint = weights_to_start_from(init_from)
-    state.initialise(checkpoint)
-    return 0, f"training with the averaged weights of {checkpoint} from"
+    return start
 
 
 def _preview(model, sampler, strategy, count: int, num_steps: int, seed: int):

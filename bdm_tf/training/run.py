@@ -12,7 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from bdm_tf.cluster import Cluster
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step
 from bdm_tf.training.signals import StopRequest
 from bdm_tf.training.state import TrainState
@@ -75,7 +75,7 @@ class Run:
         """Goes from step `start` to `num_steps` and saves.
 
         Returns:
-            None, or the number of the signal that stopped it before.
+            None, or the number of the signal that stopped it before or at the last step.
 
         Raises:
             UserError: the loss is no longer finite, data cannot be read, files not be written.
@@ -85,7 +85,9 @@ class Run:
         step, clock = start, _Clock(self._trainer.batch_size)
         with StopRequest() as stop, bar, contextlib.ExitStack() as exits:
             exits.callback(self._checkpoints.wait)  # an error, too, lets what is under way end
-            while step < num_steps:
+            while True:
+                if step >= num_steps:  # and if a stop was asked for meanwhile, that holds
+                    self._save_last(step)
                 count = min(self._cadences.calls, clock.steps_in(_CALL_SECONDS))
                 count = min(count, self._cadences.next_stop(step, num_steps))
                 said = self._cluster.everyone([count, stop.signal_number or 0])
@@ -93,8 +95,11 @@ class Run:
                 if signal_number:
                     path = self._save_last(step)
                     bar.close()
-                    print(f"stopped at step {step}, saved as {path}; the same command goes on")
+                    where = f", saved as {path}" if self._cluster.is_chief else ""
+                    print(f"stopped at step {step}{where}; the same command goes on")
                     return signal_number
+                if step >= num_steps:
+                    return None
                 with clock.call(count):
                     records = self._steps(iterator, count)
                 self._check_finite(records, step)
@@ -107,16 +112,20 @@ class Run:
                     bar.initial = bar.last_print_n = bar.n = step
                     bar.refresh()
                 self._report(step, num_steps, clock, bar)
-        self._save_last(step)
-        return None
 
     def _steps(self, iterator: Iterator, count: int) -> np.ndarray:
         try:
             with self._cluster.collective():
                 return self._trainer.run(iterator, count)
-        except (tf.errors.OpError, UserError):
-            failure = self._data_failure()
-            if failure:  # a damaged file, met while streaming
+        except (tf.errors.OpError, UserError) as error:
+            failure = self._data_failure()  # a damaged file, met while streaming
+            if self._cluster.num_workers > 1:
+                if failure or not isinstance(error, TryAgain):
+                    reason = failure.message if failure else first_line(error)
+                    self._files.leave_reason(f"worker {self._cluster.index}: {reason}")
+                elif left := self._files.reason_left():
+                    raise UserError(left) from error
+            if failure:
                 raise failure from None
             raise
 
@@ -137,26 +146,27 @@ class Run:
         if due(self._cadences.evaluate):
             scalars["eval_loss"] = self._eval_loss()
         if scalars:
-            with self._files.writing():
+            with self._cluster.together(), self._files.writing():
                 self._files.write_metrics(step, scalars)
         if due(self._cadences.checkpoint):
             self._save(step)
         if due(self._cadences.sample):
             images = self._preview()
-            with self._files.writing():
+            with self._cluster.together(), self._files.writing():
                 self._files.write_samples(step, images)
         if scalars:  # what was not training does not count as training time
             clock.restart()
 
     def _save(self, step: int, at_once: bool = False) -> str:
         self._state.window.store()
-        with self._files.writing():
-            return self._checkpoints.save(step, at_once)
+        with self._cluster.together(), self._files.writing():
+            path = self._checkpoints.save(step, at_once)
+        return path
 
     def _save_last(self, step: int) -> str:
         """Saves the step that a run ends with, unless it is saved; returns the path."""
         self._checkpoints.wait()
-        latest = self._checkpoints.latest()
+        latest = self._cluster.of_chief(self._checkpoints.latest)
         if latest is None or checkpoint_step(latest) < step:
             return self._save(step, at_once=True)
         return latest

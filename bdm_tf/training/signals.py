@@ -25,4 +25,5 @@ class StopRequest:
     def _handle(self, number, _frame) -> None:
         self.signal_number = number
         os.write(2, b"\nstopping after this call; a second signal kills\n")
-        signal.signal(number, signal.SIG_DFL)
+        for either in self._previous:
+            signal.signal(either, signal.SIG_DFL)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 from bdm_tf.figures import grid, write_grid
 from bdm_tf.files import write_atomically
 from bdm_tf.training.lock import WorkdirLock
@@ -32,6 +32,7 @@ class Workdir:
     def __init__(self, path: str, writes: bool = True):
         self.path, self._writes = path, writes
         self.checkpoints = self._file("checkpoints")
+        self._reason = self._file("failed.txt")
         self._writer: tf.summary.SummaryWriter | None = None
         if not writes:
             return
@@ -40,6 +41,8 @@ class Workdir:
             write_atomically(self._file(".writable"), "")
             tf.io.gfile.remove(self._file(".writable"))
             self._lock = WorkdirLock(path)
+            if tf.io.gfile.exists(self._reason):  # of the run before
+                tf.io.gfile.remove(self._reason)
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
                 f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
@@ -57,16 +60,31 @@ class Workdir:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
-            reason = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()).splitlines()[0][:300]
             raise UserError(
-                f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
-                "untouched: make room or bring the folder back, and the same command goes on"
+                f"--workdir={self.path} cannot be written to: {first_line(error)}. What was "
+                "saved before is untouched: make room or bring the folder back, and the same "
+                "command goes on"
             ) from error
 
     def close(self) -> None:
         """Lets another process train here."""
         if self._writes:
             self._lock.release()
+
+    def leave_reason(self, reason: str) -> None:
+        """Says why this worker fails in mid-step, where the others see only that it is lost."""
+        with contextlib.suppress(tf.errors.OpError, OSError):
+            write_atomically(self._reason, reason)
+
+    def reason_left(self, seconds: float = 1.0) -> str | None:
+        """What another worker left; it may be seen to be lost a moment before it has written."""
+        end = time.monotonic() + seconds
+        while not tf.io.gfile.exists(self._reason):
+            if time.monotonic() > end:
+                return None
+            time.sleep(0.1)
+        with tf.io.gfile.GFile(self._reason) as file:
+            return file.read()
 
     def claim(self, text: str) -> None:
         """Saves the operative configuration, or checks that it is the one the run began with.

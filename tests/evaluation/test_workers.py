@@ -131,6 +131,18 @@ try:
 except UserError as error:
     assert error.message == "of worker 0", error.message
 
+for one in range(2):
+    try:
+        with cluster.together():
+            if cluster.index == one:
+                mistake()
+        raise SystemExit("nothing was raised")
+    except UserError as error:
+        told = "" if cluster.index == one else f"worker {one}: "
+        assert error.message == f"{told}of worker {one}", error.message
+with cluster.together():
+    pass
+
 # An interrupted store: the chief has batch 0 and a damaged batch 8; the other would have them all.
 drawn = []
 double = on_replicas(strategy, lambda first: {"image": tf.cast(first[:, None] * 2, tf.uint8)})

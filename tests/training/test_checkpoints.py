@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError
 from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step, find_checkpoint
 
 
@@ -70,6 +70,34 @@ def test_nothing_readable_is_an_error_not_a_fresh_start(tmp_path):
         file.write(b"not an index")
     with pytest.raises(UserError, match="none of the 1 checkpoints"):
         checkpoints.restore()
+
+
+@pytest.mark.parametrize("variables", ["more", "fewer", "larger", "of another type"])
+def test_what_does_not_fit_is_not_called_broken(variables, tmp_path):
+    saved(tmp_path, [1, 2])
+    values = {
+        "more": {"v": tf.Variable([0.0] * 1000), "w": tf.Variable(0.0)},
+        "fewer": {},
+        "larger": {"v": tf.Variable([0.0] * 1001)},
+        "of another type": {"v": tf.Variable([0] * 1000)},
+    }[variables]
+    folder = str(tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=f"ckpt-2 is whole, .*--init_from={tmp_path} and another"):
+        Checkpoints(tf.train.Checkpoint(**values), folder, 2, 0).restore()
+    assert files(tmp_path) == whole(1, 2)
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, tf.errors.PermissionDeniedError])
+def test_what_cannot_be_read_now_is_left_where_it_is(error, tmp_path, monkeypatch):
+    checkpoints, _ = saved(tmp_path, [1, 2])
+
+    def restore(*_):
+        raise error(None, None, "not now")
+
+    monkeypatch.setattr(tf.train.Checkpoint, "restore", restore)
+    with pytest.raises(TryAgain, match="ckpt-2 cannot be read now: not now"):
+        checkpoints.restore()
+    assert files(tmp_path) == whole(1, 2)
 
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):

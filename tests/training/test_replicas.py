@@ -54,7 +54,7 @@ for case in sys.argv[1:]:
 CASES = {
     "XLA": ["replicas=1, optimizer=sgd, jit_compile=True"],
     "two replicas": ["replicas=2, optimizer=sgd", "replicas=2, optimizer=adam"],
-    "four replicas": ["replicas=4, optimizer=adam"],
+    "four replicas": ["replicas=4, optimizer=sgd", "replicas=4, optimizer=adam"],
     "parts of the batch": [
         "replicas=1, optimizer=adam, accumulation_steps=4",
         "replicas=2, optimizer=adam, accumulation_steps=2",

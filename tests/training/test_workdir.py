@@ -2,11 +2,12 @@
 
 import os
 import shutil
+import threading
 
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError
 from bdm_tf.training.workdir import Workdir
 
 
@@ -53,6 +54,27 @@ def test_where_there_are_no_locks_the_newer_trainer_takes_over(tmp_path):
     assert [line.split()[-1] for line in lines(path)] == ["1.0}", "3.0}"]
     newer.close()
     write(Workdir(path), 4.0)
+
+
+def test_a_folder_that_does_not_answer_is_not_called_removed(tmp_path, monkeypatch):
+    files = Workdir(str(tmp_path))
+
+    def no_answer(*_):
+        raise tf.errors.UnavailableError(None, None, "no answer")
+
+    monkeypatch.setattr(tf.io.gfile.GFile, "read", no_answer)
+    with pytest.raises(TryAgain, match="cannot be read: no answer"):
+        write(files, 1.0)
+
+
+def test_the_reason_of_a_lost_worker_is_seen_once_it_is_written(tmp_path):
+    chief, other = Workdir(str(tmp_path)), Workdir(str(tmp_path), writes=False)
+    later = threading.Timer(0.5, other.leave_reason, ["worker 1: a damaged image"])
+    later.start()
+    assert chief.reason_left() == "worker 1: a damaged image"
+    chief.close()
+    Workdir(str(tmp_path)).close()  # the next start forgets it
+    assert other.reason_left(seconds=0.0) is None
 
 
 def test_one_process_at_a_time_holds_a_folder(tmp_path):

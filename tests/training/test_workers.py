@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import metrics, run, saved_values, train_command
 from tests.workers import endings, start_workers, succeeded
@@ -68,6 +70,51 @@ def test_a_killed_worker_ends_the_other_and_both_go_on_to_the_same_bits(
     for name in whole:
         np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
     assert metrics(undisturbed) == metrics(workdir)
+
+
+def images_with_a_damaged_one(folder):
+    folder.mkdir()
+    for i in range(9):
+        Image.new("L", (12, 10), 20 * i).save(folder / f"{i}.png")
+    (folder / "bad.png").write_bytes(b"no image")
+    return folder
+
+
+STREAMED = [
+    "train.data = @ImageFolder()",
+    "ImageFolder.image_size = 8",
+    "ImageFolder.channels = 1",
+    "ImageFolder.max_memory_gb = 0.0",
+]
+# The settings of both, what the chief's command begins with, and the reason.
+FAULTS = {
+    "another configuration": (
+        ["train.num_steps = 20", "train.seed = 1"],
+        [],
+        "train.seed: 0 there",
+    ),
+    "a full disk": (["train.num_steps = 20"], ["prlimit", "--fsize=15000"], "cannot be written to"),
+    "an image of the first worker": (STREAMED, [], "bad.png is not a readable image"),
+    "an image of the second": (
+        [*STREAMED, "train.seed = 1"],
+        [],
+        "bad.png is not a readable image",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_what_befalls_one_worker_ends_both_with_its_reason(case, undisturbed, tmp_path, digits_dir):
+    settings, chiefs, reason = FAULTS[case]
+    workdir, data_dir = str(tmp_path / "run"), digits_dir
+    if "image" in case:
+        data_dir = images_with_a_damaged_one(tmp_path / "images")
+    else:
+        shutil.copytree(undisturbed, workdir)
+    arguments = train_command(workdir, data_dir, *settings, extra=["--strategy=multi_worker"])
+    for status, _, err in endings(start_workers([*chiefs, *arguments], arguments)):
+        assert status == 1 and "Traceback" not in err, err[-3000:]
+        assert reason in err[err.rindex("error: ") :], err[-3000:]
 
 
 def test_sigterm_to_one_worker_stops_both_at_one_step(tmp_path, digits_dir):
