@@ -9,7 +9,7 @@ from bdm_tf import config, keras_versions
 from bdm_tf.errors import UserError
 from bdm_tf.training.loop import train
 from bdm_tf.training.optimizers import make_optimizer
-from tests.conftest import NO_ADDONS
+from tests.conftest import NO_ADDONS, run, saved_values, train_command
 from tests.training.short_runs import weights_and_averages
 
 tfa = pytest.importorskip("tensorflow_addons", reason=NO_ADDONS)
@@ -117,3 +117,25 @@ def test_a_wrapper_inside_another_is_found():
 def test_what_is_missing_is_named(parameters, expected):
     with pytest.raises(UserError, match=expected.replace("(", r"\(").replace(")", r"\)")):
         chosen(*parameters)
+
+
+def test_a_run_goes_on_to_the_bit(tmp_path, digits_dir):
+    """With what a wrapper and the optimizer within it remember."""
+    flags = [
+        "train.optimizer = @tfa.optimizers.SWA()",
+        "tfa.optimizers.SWA.optimizer = @tfa.optimizers.LAMB()",
+        "tfa.optimizers.SWA.average_period = 2",
+        "train.eval_every = 0",
+    ]
+    for name, num_steps in (("whole", 8), ("parts", 4), ("parts", 8)):
+        steps = f"train.num_steps = {num_steps}"
+        result = run(train_command(tmp_path / name, digits_dir, *flags, steps))
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert "resuming at step 4" in result.stdout
+    whole, parts = saved_values(tmp_path / "whole"), saved_values(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, parts[name], err_msg=name)
+    averages = [n for n in whole if n.startswith("ema_weights/")]
+    weights = [n.removeprefix("ema_") for n in averages]
+    assert any(np.any(whole[a] != whole[w]) for a, w in zip(averages, weights))
