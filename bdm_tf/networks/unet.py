@@ -32,7 +32,7 @@ class UNet(keras.layers.Layer):
             normalisation and the output are float32 in both.
 
     Raises:
-        UserError: the image cannot be halved as often as the levels ask.
+        UserError: the image cannot be halved as often as the levels ask; `remat` is no bool.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class UNet(keras.layers.Layer):
                 f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
                 f"(now {tuple(channel_multipliers)})"
             )
+        if not isinstance(remat, bool):
+            raise UserError(f"UNet.remat = {remat!r} must be True or False")
         self.channels, self.dropout, self.remat = channels, dropout, remat
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")

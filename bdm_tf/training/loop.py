@@ -196,6 +196,11 @@ def train(
     eval_array = np.zeros([0])
     if evaluation is not None and eval_every:
         eval_array = pipeline.to_unit_range(evaluation.eval_images(eval_images)).numpy()
+        if 0 < len(eval_array) < replicas:
+            raise UserError(
+                f"{len(eval_array)} evaluation images are too few for {replicas} replicas: more "
+                "train.eval_images, if the data have them, or train.eval_every = 0"
+            )
     run = Run(
         trainer=trainer,
         state=state,

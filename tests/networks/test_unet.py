@@ -62,6 +62,11 @@ def test_images_that_cannot_be_halved_are_refused():
         UNet((9, 8, 1), **SMALL)
 
 
+def test_what_is_no_truth_value_is_refused():
+    with pytest.raises(UserError, match="UNet.remat = 'no'"):
+        UNet((8, 8, 1), remat="no", **SMALL)
+
+
 def test_dropout_needs_a_seed_and_follows_it():
     network = UNet((8, 8, 1), dropout=0.5, **SMALL)
     for variable in network.trainable_variables:
