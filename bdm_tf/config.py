@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import gin
@@ -29,6 +30,9 @@ CADENCES = frozenset(
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
 hints: list[Callable[[str], str]] = []
+# Beginnings of names that gin must not shorten in a text: what is short enough depends on what else
+# is registered, and that on what is installed.
+named_in_full: tuple[str, ...] = ()
 
 
 def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
@@ -57,7 +61,15 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     try:
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(list(files), list(parameters))
-    except (OSError, ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SyntaxError,
+        TypeError,
+        LookupError,
+        AttributeError,
+    ) as error:
         added = "".join(hint(str(error)) for hint in hints)
         raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
     finally:
@@ -77,7 +89,7 @@ def parse_text(text: str, skip_unknown: bool = False) -> None:
     gin.clear_config()
     try:
         gin.parse_config(text, skip_unknown=skip_unknown)
-    except (ValueError, RuntimeError, SyntaxError, TypeError, AttributeError) as error:
+    except (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError) as error:
         raise UserError(f"config.gin cannot be used: {error}") from error
 
 
@@ -122,8 +134,16 @@ def parameters(text: str) -> dict[str, str]:
     for line in text.splitlines():
         name, equals, value = line.partition(" = ")
         if equals and not line.startswith("#"):
-            found[name.strip()] = value.strip()
+            owner, _, parameter = name.strip().rpartition(".")
+            value = re.sub(r"@([\w.]+)", lambda match: f"@{_in_full(match[1])}", value.strip())
+            found[f"{_in_full(owner)}.{parameter}" if owner else parameter] = value
     return found
+
+
+def _in_full(selector: str) -> str:
+    """A name that gin shortened, as it was registered, if it is one of `named_in_full`."""
+    names = gin.config._REGISTRY.matching_selectors(selector)
+    return names[0] if len(names) == 1 and names[0].startswith(named_in_full) else selector
 
 
 def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[str]:

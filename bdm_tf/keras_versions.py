@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 
+import keras
 import tensorflow as tf
 
 
@@ -20,10 +21,24 @@ def is_legacy(optimizer) -> bool:
 
 def build(optimizer, variables: Sequence) -> None:
     """Makes all that an optimizer remembers of the variables it is to train."""
-    if is_legacy(optimizer):
-        optimizer._create_all_weights(variables)
-    else:
+    if not is_legacy(optimizer):
         optimizer.build(variables)
+        return
+    for inner in _nested(optimizer)[1:]:  # tensorflow-addons shares it with the next one alone
+        inner._iterations = optimizer.iterations
+    optimizer._create_all_weights(variables)
+
+
+def start_from(optimizer, weights: Sequence[tf.Variable]) -> None:
+    """Has a built optimizer's copies and averages of the weights begin with what these now are."""
+    if not is_legacy(optimizer):
+        for average, weight in zip(own_averages(optimizer, weights) or [], weights):
+            average.assign(weight)
+        return
+    for one in _nested(optimizer):
+        for name in {"slow", "average"} & set(one.get_slot_names()):
+            for weight in weights:
+                one.get_slot(weight, name).assign(weight)
 
 
 def state_of(optimizer) -> list[tf.Variable]:
@@ -32,6 +47,13 @@ def state_of(optimizer) -> list[tf.Variable]:
         return raw_variables(optimizer.variables)
     # One that wraps another shares its count of steps with it.
     return list({id(variable): variable for variable in optimizer.weights}.values())
+
+
+def remembers_all(kind: type) -> bool:
+    """Whether all that a class's optimizers remember is in variables; not so Keras 2's Nadam."""
+    return kind.__module__.endswith("legacy.nadam") or not (
+        kind.__name__ == "Nadam" and keras.__version__.startswith("2.")
+    )
 
 
 def place_of(optimizer, variable) -> int:
@@ -71,5 +93,11 @@ def own_averages(optimizer, weights: Sequence[tf.Variable]) -> list | None:
             return averages
         begun = optimizer.iterations > tf.cast(optimizer.start_averaging, tf.int64)
         return [tf.where(begun, average, w) for average, w in zip(averages, weights)]
-    inner = getattr(optimizer, "_optimizer", None)  # of `Lookahead`
-    return own_averages(inner, weights) if inner is not None else None
+    within = _nested(optimizer)[1:]
+    return own_averages(within[0], weights) if within else None
+
+
+def _nested(optimizer) -> list:
+    """A legacy optimizer, and those that it wraps, from the outside in."""
+    inner = getattr(optimizer, "_optimizer", None)
+    return [optimizer, *(_nested(inner) if inner is not None else [])]

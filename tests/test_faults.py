@@ -101,6 +101,7 @@ def test_a_mistyped_init_from_does_not_claim_the_workdir(tmp_path, digits_dir, f
 LAST = """
 import os, signal, sys
 from bdm_tf import config
+from bdm_tf.export import finish_run  # which gin needs
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
@@ -115,7 +116,8 @@ def interrupted(self, step, at_once=False):
 
 Checkpoints.save = interrupted
 config.parse(["digits.gin"], tiny, [root, root + "/gin"])
-print(train(workdir, make_strategy("one_device"), lambda *_: sys.exit(9), data_dir=data_dir))
+paths = dict(data_dir=data_dir, on_corrupt_image="stop")  # given, as the command does
+print(train(workdir, make_strategy("one_device"), lambda *_: sys.exit(9), **paths))
 """
 
 

@@ -9,6 +9,9 @@ from bdm_tf import keras_versions
 
 LEGACY = keras.__version__.startswith("2.")
 KINDS = ["Adam", "SGD", "legacy.Adam", "legacy.SGD"] if LEGACY else ["Adam", "SGD"]
+NAMES = ["Adadelta", "Adafactor", "Adagrad", "Adamax", "AdamW", "Ftrl", "Lion", "RMSprop"]
+NAMES += ["Nadam"] * keras_versions.remembers_all(keras.optimizers.Nadam)
+OLD_NAMES = ["legacy.Adadelta", "legacy.Adagrad", "legacy.Adamax", "legacy.Nadam"] if LEGACY else []
 
 
 def layer():
@@ -53,7 +56,7 @@ def test_what_an_optimizer_remembers_is_all_there_before_the_first_step(kind):
     assert all(np.any(v.numpy() != 0) for v in after)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *NAMES, *OLD_NAMES])
 def test_what_is_remembered_and_the_weights_are_all_that_a_step_depends_on(kind):
     dense, optimizer = layer(), made(kind)
     keras_versions.build(optimizer, dense.trainable_variables)
@@ -88,3 +91,14 @@ def test_an_average_that_the_optimizer_keeps_is_found():
     after = keras_versions.own_averages(optimizer, weights)
     for average, old, weight in zip(after, before, weights):
         np.testing.assert_allclose(average.numpy(), (old + weight.numpy()) / 2, atol=1e-6)
+
+
+def test_an_average_can_begin_from_other_weights():
+    dense, optimizer = layer(), made("SGD", use_ema=True, ema_momentum=0.5)
+    keras_versions.build(optimizer, dense.trainable_variables)
+    dense.set_weights([np.full([3, 2], 100.0), np.full([2], 100.0)])
+    weights = keras_versions.raw_variables(dense.trainable_variables)
+    keras_versions.start_from(optimizer, weights)
+    stepped(optimizer, dense)
+    for average in keras_versions.own_averages(optimizer, weights):
+        assert (average.numpy() > 99).all()

@@ -80,3 +80,18 @@ def test_each_goes_on_with_the_other_s_run(tmp_path, made, digits_dir):
     assert here.keys() == there.keys()
     for name in here:  # the optimizer's moments among them
         np.testing.assert_allclose(here[name], there[name], atol=1e-4, err_msg=name)
+
+
+def test_a_run_of_keras_s_adamw_goes_on_over_there(tmp_path, digits_dir):
+    flags = ["train.optimizer = @keras.optimizers.AdamW()", "train.eval_every = 0"]
+    few = [*flags, "train.num_steps = 4"]
+    result = run(train_command(tmp_path / "here", digits_dir, *few))
+    assert result.returncode == 0, result.stderr[-3000:]
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    more = [*flags, "train.num_steps = 8"]
+    result = run(train_command(tmp_path / "here", digits_dir, *more))
+    assert result.returncode == 0, result.stderr[-3000:]
+    on_the_other(train_command(tmp_path / "there", digits_dir, *more))
+    here, there = saved_values(tmp_path / "here"), saved_values(tmp_path / "there")
+    for name in here:
+        np.testing.assert_allclose(here[name], there[name], atol=1e-4, err_msg=name)

@@ -18,19 +18,29 @@ import gin
 import keras
 
 from bdm_tf import config
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
+from bdm_tf.keras_versions import remembers_all
 from bdm_tf.training.adam import FusedAdam
 
 _EXTRA = (
-    'tensorflow-addons does not import here: pip install -e ".[addons]", in an environment of its '
-    "own, brings it with the TensorFlow that it needs"
+    'pip install -e ".[addons]", in an environment of its own with Python 3.10 or 3.11, brings it '
+    "with the TensorFlow that it needs"
 )
+# What one Keras alone has, or has another default of: not noted in config.gin unless it is given.
+_UNNOTED = {
+    "learning_rate",
+    "name",
+    "jit_compile",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "ema_overwrite_frequency",
+}
 _NO_EQUAL = "Keras has no equal of it"
 _EQUALS = {
     "AdaBelief": _NO_EQUAL,
     "AdamW": "Keras's equal is @keras.optimizers.AdamW(), whose weight_decay is times the rate",
     "ConditionalGradient": _NO_EQUAL,
-    "LAMB": "Keras 3's equal is @keras.optimizers.Lamb()",
+    "LAMB": "Keras 3's equal is @keras.optimizers.Lamb(), but for how it decays weights",
     "LazyAdam": "Keras's equal is @keras.optimizers.Adam(): no gradient here is sparse",
     "Lookahead": _NO_EQUAL,
     "MovingAverage": "Its equal is train.ema_decay, or use_ema = True of any Keras optimizer",
@@ -64,9 +74,11 @@ class Recipe:
                 "train.learning_rate are both given: drop the first; train.learning_rate, with "
                 "train.warmup_steps, is the rate of every optimizer"
             )
-        for name, value in arguments.items():
-            if isinstance(value, Recipe):
-                arguments[name] = value.make(learning_rate)
+        if "optimizer" in arguments:
+            inner = arguments["optimizer"]
+            if not isinstance(inner, Recipe):
+                raise UserError(f"{self.name}.optimizer = {inner!r} is none{self._way_out()}")
+            arguments["optimizer"] = inner.make(learning_rate)
         if "learning_rate" in inspect.signature(self.kind).parameters:
             arguments["learning_rate"] = learning_rate
         try:
@@ -75,7 +87,10 @@ class Recipe:
             raise UserError(f"{self.name} cannot be made: {error}{self._way_out()}") from error
 
     def _way_out(self) -> str:
-        if "optimizer" not in inspect.signature(self.kind).parameters:
+        takes = inspect.signature(self.kind).parameters
+        if "weight_decay" in takes and takes["weight_decay"].default is inspect.Parameter.empty:
+            return f"; for instance {self.name}.weight_decay = 1e-5, which is not times the rate"
+        if "optimizer" not in takes:
             return ""
         return (
             f"; {self.name}.optimizer is another optimizer of tfa.optimizers or of "
@@ -116,14 +131,12 @@ def _register(kind: type, module: str) -> None:
     def recipe(**arguments):
         return Recipe(name, kind, arguments)
 
-    named = [p for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD]
     # What gin checks names by, and notes defaults of.
     recipe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            p.replace(
-                kind=p.KEYWORD_ONLY, default=p.empty if p.name == "learning_rate" else p.default
-            )
-            for p in named
+            p.replace(kind=p.KEYWORD_ONLY, default=p.empty if p.name in _UNNOTED else p.default)
+            for p in inspect.signature(kind).parameters.values()
+            if p.kind is not p.VAR_KEYWORD
         ]
     )
     gin.external_configurable(recipe, kind.__name__, module=module)
@@ -134,7 +147,7 @@ def _register_all(library, module: str, base: type) -> None:
     for kind in vars(library).values():
         if not inspect.isclass(kind) or not issubclass(kind, base) or kind is base:
             continue
-        if inspect.isabstract(kind):
+        if inspect.isabstract(kind) or not remembers_all(kind):
             continue
         takes = inspect.signature(kind).parameters
         if "learning_rate" in takes or (module.startswith("tfa") and "optimizer" in takes):
@@ -143,26 +156,28 @@ def _register_all(library, module: str, base: type) -> None:
 
 def _hint(message: str) -> str:
     """What to add to gin's message about the name of an optimizer that it does not know."""
-    unknown = re.search(r"No configurable matching .*?'@?([\w.]+)", message)
+    unknown = re.search(r"(?:No configurable matching|Ambiguous selector) .*?'@?([\w.]+)", message)
     module, _, name = unknown[1].rpartition(".") if unknown else ("", "", "")
-    if not _ADDONS and (module == "tfa.optimizers" or (name in _EQUALS and not module)):
-        return f"\n{_EXTRA}. {_EQUALS.get(name, _NO_EQUAL)}."
-    known = [name for name in _NAMES if module and name.startswith(f"{module}.")]
+    foreign = "tfa" in module or "addons" in module or module.endswith("optimizers.legacy")
+    if not _ADDONS and (foreign or (name in _EQUALS and not module)):
+        equal = f"Keras's equal is @keras.optimizers.{name}()" if "legacy" in module else _NO_EQUAL
+        return f"\n{_MISSING}: {_EXTRA}. {_EQUALS.get(name, equal)}."
+    known = [path for path in _NAMES if path.endswith(f".{name}")]
+    if not known and "optimizers" in module:
+        known = [path for path in _NAMES if path.startswith(f"{module}.")] or _NAMES
     return f"\nHere are {', '.join(known)}." if known else ""
 
 
-def _addons():
-    """The module `tensorflow_addons`, or None."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces its end
-        try:
-            import tensorflow_addons
-        except Exception:  # beside a TensorFlow that is not its own it fails in many ways
-            return None
-    return tensorflow_addons
+_ADDONS: Any = None
+_MISSING = "tensorflow-addons does not import here"
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it announces its end
+    try:
+        import tensorflow_addons
 
-
-_ADDONS = _addons()
+        _ADDONS = tensorflow_addons
+    except Exception as error:  # beside a TensorFlow that is not its own it fails in many ways
+        _MISSING += f" ({first_line(error)})"
 _NAMES: list[str] = []
 _register(FusedAdam, "bdm_tf")
 _register_all(keras.optimizers, "keras.optimizers", keras.optimizers.Optimizer)
@@ -171,3 +186,4 @@ if _ADDONS:
     _register_all(legacy, "keras.optimizers.legacy", legacy.Optimizer)
     _register_all(_ADDONS.optimizers, "tfa.optimizers", legacy.Optimizer)
 config.hints.append(_hint)
+config.named_in_full += ("keras.optimizers.", "tfa.optimizers.")

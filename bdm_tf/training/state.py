@@ -55,6 +55,7 @@ class TrainState:
                     )
                 weight.assign(value)
                 average.assign(value)
+            keras_versions.start_from(self.optimizer, self.weights)
             shapes = reader.get_variable_to_shape_map()
         except (tf.errors.OpError, LookupError, OSError) as error:
             reason = str(error).splitlines()[0][:300]

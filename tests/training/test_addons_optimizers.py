@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from bdm_tf import config, keras_versions
 from bdm_tf.errors import UserError
-from bdm_tf.training.loop import train
+from bdm_tf.training.loop import WarmUp, train
 from bdm_tf.training.optimizers import make_optimizer
 from tests.conftest import NO_ADDONS, run, saved_values, train_command
 from tests.training.short_runs import weights_and_averages
@@ -96,18 +96,48 @@ def test_stochastic_weight_averaging_is_what_is_sampled_from_once_it_has_begun()
         np.testing.assert_allclose(averages[last], weights[2 : last + 1].mean(0), atol=1e-6)
 
 
-def test_a_wrapper_inside_another_is_found():
-    nested = "tfa.optimizers.MovingAverage.optimizer = @keras.optimizers.legacy.SGD()"
-    optimizer = chosen("Lookahead", "{0}.optimizer = @tfa.optimizers.MovingAverage()", nested)
-    variable = tf.Variable([1.0])
+NESTED = "tfa.optimizers.MovingAverage.optimizer = @keras.optimizers.legacy.SGD()"
+
+
+def test_in_a_wrapper_inside_another_all_count_the_same_steps():
+    config.parse(
+        [],
+        [
+            "train.optimizer = @tfa.optimizers.Lookahead()",
+            "tfa.optimizers.Lookahead.optimizer = @tfa.optimizers.MovingAverage()",
+            "tfa.optimizers.Lookahead.slow_step_size = 1.0",
+            NESTED,
+        ],
+        [],
+    )
+    optimizer = make_optimizer(gin.get_bindings(train)["optimizer"], WarmUp(1.0, 10))
+    variable = tf.Variable([0.0])
     keras_versions.build(optimizer, [variable])
-    assert keras_versions.own_averages(optimizer, [variable])[0].numpy() == [1.0]
+    for _ in range(10):
+        keras_versions.apply_reduced(optimizer, [tf.constant([1.0])], [variable])
+    np.testing.assert_allclose(variable, [-5.5], atol=1e-5)  # 0.1 + 0.2 + ... + 1.0
+    assert len([v for v in keras_versions.state_of(optimizer) if v.dtype == tf.int64]) == 1
+    assert keras_versions.own_averages(optimizer, [variable])[0].numpy() < 0
+
+
+@pytest.mark.parametrize("name", ["Lookahead", "MovingAverage", "SWA"])
+def test_copies_of_the_weights_begin_with_those_that_were_loaded(name):
+    optimizer = chosen(name, AROUND_SGD, *["{0}.sync_period = 1"][: name == "Lookahead"])
+    variable = tf.Variable([0.0])
+    keras_versions.build(optimizer, [variable])
+    variable.assign([100.0])
+    keras_versions.start_from(optimizer, [variable])
+    keras_versions.apply_reduced(optimizer, [tf.constant([0.0])], [variable])
+    assert variable.numpy() == [100.0]
+    for average in keras_versions.own_averages(optimizer, [variable]) or []:
+        np.testing.assert_allclose(average, [100.0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     "parameters, expected",
     [
-        (["AdamW"], "weight_decay"),
+        (["AdamW"], "tfa.optimizers.AdamW.weight_decay = 1e-5"),
+        (["SWA", "{0}.optimizer = 'sgd'"], "'sgd' is none"),
         (["SWA"], "@tfa.optimizers.LazyAdam()"),
         (["SWA", "{0}.optimizer = @keras.optimizers.AdamW()"], "keras.optimizers.legacy"),
         (["LAMB", "{0}.learning_rate = 1.0"], "drop the first"),

@@ -1,5 +1,7 @@
 """Optimizers by their names in gin, and what is said about those that cannot be."""
 
+import re
+
 import gin
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.errors import UserError
 from bdm_tf.keras_versions import raw_variables
+from bdm_tf.training import optimizers
 from bdm_tf.training.adam import FusedAdam
 from bdm_tf.training.loop import train
 from bdm_tf.training.optimizers import make_optimizer
@@ -80,6 +83,37 @@ def test_of_two_rates_the_one_to_drop_is_named(name):
 )
 def test_what_is_none_is_answered_with_one_that_is(parameter, expected):
     assert expected in refusal(parameter)
+
+
+@pytest.mark.skipif(optimizers._ADDONS is not None, reason="tensorflow-addons is here")
+@pytest.mark.parametrize("name", [*optimizers._EQUALS, "COCOB"])
+def test_without_tensorflow_addons_the_extra_and_keras_s_equal_are_named(name):
+    for line in (f"train.optimizer = @tfa.optimizers.{name}()", f"tfa.optimizers.{name}.x = 1"):
+        said = refusal(line)
+        assert 'pip install -e ".[addons]"' in said
+        for equal in re.findall(r"@keras\.optimizers\.(\w+)", said):
+            assert hasattr(keras.optimizers, equal) or equal == "Lamb"  # which Keras 2 has not
+        assert "Keras" in said or "train.ema_decay" in said
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    {
+        "train.optimizer = @keras.optimizers.legacy.SGDD()": "keras.optimizers",
+        "train.optimizer = @tf.keras.optimizers.Adam()": "keras.optimizers.Adam",
+        "train.optimizer = @tfa.optimizer.LAMB()": "LAMB" if optimizers._ADDONS else ".[addons]",
+    }.items(),
+)
+def test_near_misses_are_answered(line, expected):
+    assert expected in refusal(line).partition("^")[2]
+
+
+def test_names_are_noted_in_full_and_what_one_keras_alone_has_is_not():
+    chosen("train.optimizer = @keras.optimizers.SGD()")
+    text = config.operative_text()
+    assert "keras.optimizers.SGD.nesterov = False" in text
+    assert "train.optimizer = @keras.optimizers.SGD()" in text
+    assert "jit_compile" not in text and "loss_scale_factor" not in text
 
 
 def test_what_an_optimizer_refuses_is_said_with_its_name():
