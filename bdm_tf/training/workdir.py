@@ -111,7 +111,8 @@ class Workdir:
                 lines = "\n  ".join(changed)
                 raise UserError(
                     f"--workdir={self.path} holds a run with another configuration:\n  {lines}\n"
-                    "Give another --workdir, or the parameters that the run began with."
+                    "Give the parameters that the run began with, or another --workdir, and there "
+                    f"--init_from={self.path} to begin with its averaged weights."
                 )
         write_atomically(path, text)
 
