@@ -2,7 +2,7 @@
 
 They are those of `tf.random.stateless_uniform` and `stateless_normal` without XLA. XLA has the same
 bits but makes other numbers of them; here they are made of the bits in the open, so that they are
-the same, to rounding, with and without XLA and on every device.
+the same, to rounding, with and without XLA.
 """
 
 from __future__ import annotations
