@@ -26,7 +26,20 @@ def build(optimizer, variables: Sequence) -> None:
         return
     for inner in _nested(optimizer)[1:]:  # tensorflow-addons shares it with the next one alone
         inner._iterations = optimizer.iterations
+    for one in _nested(optimizer):
+        if hasattr(getattr(one, "average_op", None), "python_function"):
+            one.average_op = _traced_for_each(one)
     optimizer._create_all_weights(variables)
+
+
+def _traced_for_each(averaging):
+    """`SWA.average_op`, whose graph on replicas is of the first weight of a shape for all of it."""
+    traced_once = type(averaging).average_op.python_function
+
+    def average_op(*given):
+        return tf.function(traced_once)(averaging, *given)
+
+    return average_op
 
 
 def start_from(optimizer, weights: Sequence[tf.Variable]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from bdm_tf.errors import UserError
 from bdm_tf.tpu_check.functional import pure
 
 _LIBRARIES = tuple(os.path.dirname(m.__file__) + os.sep for m in (tf, keras)) + (
@@ -90,6 +91,7 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Module:
 
     Raises:
         Uncompilable: it cannot be lowered, or has a shape that is not static.
+        UserError: this TensorFlow has no StableHLO.
     """
     rewritten = pure(function, specs)
     platform = lowered_for()
@@ -98,6 +100,11 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Module:
         generate = rewritten.function.experimental_get_compiler_ir(*rewritten.specs)
         text = generate(stage="stablehlo", **options)
     except (ValueError, tf.errors.OpError) as error:
+        if "Invalid stage" in str(error):
+            raise UserError(
+                f"TensorFlow {tf.__version__} does not tell its programs in StableHLO, which the "
+                "TPU compiler reads: run tpu_check with a later one, for instance 2.21"
+            ) from error
         raise Uncompilable(_problem(str(error), rewritten.operations)) from error
     if platform == "CPU":
         text = _COPY.sub(
