@@ -10,12 +10,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+from tests.forks import forks
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NO_ADDONS = "tensorflow-addons imports beside TensorFlow 2.15 only: the extra [addons]"
 
 # The digits' gin file at a size that trains in seconds.
 TINY = [
     "UNet.channels = 8",
+    "UNet.channel_multipliers = (1,)",
     "UNet.num_res_blocks = 1",
     "UNet.attention_resolutions = ()",
     "train.batch_size = 8",
@@ -45,7 +48,12 @@ def train_command(
 
 
 def run(arguments, timeout=400):
-    """Runs a command from a folder that is not the repository and returns its result."""
+    """Runs a command of this Python from a folder that is not the repository."""
+    return forks().run(arguments, timeout)
+
+
+def run_afresh(arguments, timeout=400):
+    """Runs any command from a folder that is not the repository, with all of its imports."""
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=timeout, cwd=os.path.expanduser("~")
     )

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT, TINY, run, saved_values, train_command
+from tests.conftest import ROOT, TINY, run, run_afresh, saved_values, train_command
 
 pytestmark = pytest.mark.slow
 
@@ -151,7 +151,7 @@ exits_on_user_error(lambda argv: 1 / 0)([])
     [(TWO_SIGNALS, -signal.SIGINT, "a second signal kills"), (ANY_ERROR, 1, "ZeroDivisionError")],
 )
 def test_a_process_ends_at_once(script, status, word):
-    result = run(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script], timeout=100)
+    result = run_afresh(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script], timeout=100)
     assert result.returncode == status and word in result.stderr, result.stderr
 
 

@@ -5,13 +5,14 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT, metrics, saved_values
-from tests.forked_training import Forks
+from tests.forks import forks
 
 pytestmark = pytest.mark.slow
 
@@ -19,22 +20,27 @@ STEPS = 100
 
 
 @pytest.fixture(scope="module")
-def forks(digits_dir):
-    forks = Forks(ROOT, digits_dir)
-    yield forks
-    forks.close()
+def start(digits_dir):
+    """Starts a short training, whose files have at most `limit` bytes; returns its process id."""
+
+    def starts(workdir, limit=""):
+        script = os.path.join(ROOT, "tests", "small_training.py")
+        steps = f"train.num_steps = {STEPS}"
+        return forks().start([sys.executable, script, ROOT, digits_dir, workdir, limit, steps])
+
+    return starts
 
 
 @pytest.fixture(scope="module")
-def undisturbed(forks, tmp_path_factory):
-    return finished(forks, str(tmp_path_factory.mktemp("kills") / "whole"))
+def undisturbed(start, tmp_path_factory):
+    return finished(start, str(tmp_path_factory.mktemp("kills") / "whole"))
 
 
-def finished(forks, workdir, *parameters):
+def finished(start, workdir):
     """Gives a run the time to end, and returns its workdir."""
-    forks.start(workdir, f"train.num_steps = {STEPS}", *parameters)
-    status, err = forks.ending()
-    assert status == 0, err[-3000:]
+    start(workdir)
+    result = forks().ending()
+    assert result.returncode == 0, result.stderr[-3000:]
     return workdir
 
 
@@ -65,11 +71,11 @@ def assert_same_run(expected, found, message):
     assert sorted(os.listdir(expected)) == sorted(os.listdir(found)), message
 
 
-def test_kills_at_random_moments_change_nothing(forks, undisturbed, tmp_path):
+def test_kills_at_random_moments_change_nothing(start, undisturbed, tmp_path):
     workdir, moments = str(tmp_path / "killed"), []
     for i in range(30):
         before = newest(workdir)
-        pid = forks.start(workdir, f"train.num_steps = {STEPS}")
+        pid = start(workdir)
         if i % 3 == 2:  # while it starts: it restores, tidies up, builds
             moments.append(random.uniform(0, 2))
         else:  # most of what it does then is saving
@@ -77,7 +83,8 @@ def test_kills_at_random_moments_change_nothing(forks, undisturbed, tmp_path):
             moments.append(random.uniform(0, 0.1))
         time.sleep(moments[-1])  # the moment is what is tried
         os.kill(pid, signal.SIGKILL)
-        status, err = forks.ending()
+        ended = forks().ending()
+        status, err = ended.returncode, ended.stderr
         assert status in (-signal.SIGKILL, 0), (err[-3000:], moments)
         assert newest(workdir) >= before, moments
         assert i % 3 == 2 or newest(workdir) > before or before == STEPS, (err[-3000:], moments)
@@ -85,7 +92,7 @@ def test_kills_at_random_moments_change_nothing(forks, undisturbed, tmp_path):
         if newest(workdir):
             for name, value in saved_values(workdir, f"ckpt-{newest(workdir)}").items():
                 assert np.isfinite(value).all(), (name, moments)
-    finished(forks, workdir)
+    finished(start, workdir)
     assert_same_run(undisturbed, workdir, moments)
 
 
@@ -116,12 +123,13 @@ FULL = {
 
 
 @pytest.mark.parametrize("case", FULL)
-def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, forks, undisturbed, tmp_path):
+def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, start, undisturbed, tmp_path):
     message, saved = FULL[case]
     limit = limits(undisturbed)[case]  # no file may grow further, as on a disk that is full
     workdir = str(tmp_path / "run")
-    forks.start(workdir, f"train.num_steps = {STEPS}", limit=limit)
-    status, err = forks.ending()
+    start(workdir, limit=limit)
+    ended = forks().ending()
+    status, err = ended.returncode, ended.stderr
     assert status == 1 and "Traceback" not in err, err[-3000:]
     last = err.splitlines()[-1]
     assert re.search(message, last) and re.search("[Mm]ake room", last), last
@@ -129,5 +137,5 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, forks, undi
     assert newest(workdir) >= saved and len(there) == min(3, newest(workdir))
     for step in there:
         saved_values(workdir, f"ckpt-{step}")
-    finished(forks, workdir)
+    finished(start, workdir)
     assert_same_run(undisturbed, workdir, last)

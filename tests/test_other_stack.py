@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.conftest import run, saved_values, train_command
+from tests.conftest import run, run_afresh, saved_values, train_command
 
 OTHER = os.environ.get("BDM_OTHER_PYTHON")
 pytestmark = pytest.mark.skipif(
@@ -29,7 +29,7 @@ np.savez(sys.argv[2], images=images, prediction=model.predict(z_t=z, t=t),
 
 
 def on_the_other(arguments):
-    result = run([OTHER, *arguments[1:]])
+    result = run_afresh([OTHER, *arguments[1:]])
     assert result.returncode == 0, result.stderr[-3000:]
     return result
 

@@ -31,7 +31,7 @@ from bdm_tf.process_figures.drawing import (
 )
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests import oracle
-from tests.conftest import ROOT, command, run
+from tests.conftest import ROOT, command, run, run_afresh
 
 pytestmark = pytest.mark.slow
 
@@ -309,7 +309,7 @@ BAD_FLAGS = {
 def test_wrong_flags_are_answered_before_tensorflow_is_loaded(case):
     flags, message = BAD_FLAGS[case]
     python, *arguments = command("figures.py", *flags)
-    result = run([python, "-X", "importtime", *arguments])
+    result = run_afresh([python, "-X", "importtime", *arguments])
     assert result.returncode == 1 and message in result.stderr
     assert "Traceback" not in result.stderr
     assert " bdm_tf.errors" in result.stderr and " tensorflow" not in result.stderr

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, command, run
+from tests.conftest import ROOT, command, run_afresh
 
 needs_the_compiler = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("jax", "libtpu"))),
@@ -23,7 +23,9 @@ SMALL = [
 
 def tpu_check(*arguments):
     gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'digits.gin')}"
-    return run(command("tpu_check.py", gin_file, *[f"--gin_param={p}" for p in SMALL], *arguments))
+    return run_afresh(
+        command("tpu_check.py", gin_file, *[f"--gin_param={p}" for p in SMALL], *arguments)
+    )
 
 
 @needs_the_compiler
@@ -126,7 +128,7 @@ def test_a_chip_is_one_device(name):
         "slice = parse_topology(sys.argv[1])\n"
         "print(len(devices(slice.name, slice.options)) == slice.num_chips)"
     )
-    result = run([sys.executable, "-c", code, name])
+    result = run_afresh([sys.executable, "-c", code, name])
     assert result.stdout.strip() == "True", result.stderr[-3000:]
 
 
@@ -137,6 +139,6 @@ def test_without_the_compiler_the_extra_is_named():
         "from bdm_tf.tpu_check.topology import prepare_environment as p\n"
         "p()"
     )
-    result = run([sys.executable, "-c", code])
+    result = run_afresh([sys.executable, "-c", code])
     assert "the TPU compiler needs jax and libtpu" in result.stderr
     assert '".[tpu_check]"' in result.stderr

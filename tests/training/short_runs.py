@@ -11,10 +11,14 @@ from bdm_tf.networks import UNet
 from bdm_tf.objectives import PredictionMSE
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
+from tests.small_network import Convolutions
 
 
-def short_run(optimizer, replicas=1, remat=False, **settings):
-    """Returns a trainer, its state and its batches; `optimizer` makes the optimizer."""
+def short_run(optimizer, replicas=1, remat=False, network=None, **settings):
+    """Returns a trainer, its state and its batches; `optimizer` makes the optimizer.
+
+    `network` is made in place of a small UNet.
+    """
     names = [f"CPU:{i}" for i in range(replicas)]
     strategy = (
         tf.distribute.MirroredStrategy(names)
@@ -26,7 +30,7 @@ def short_run(optimizer, replicas=1, remat=False, **settings):
     with strategy.scope():
         model = Model(
             (8, 8, 1),
-            lambda **kwargs: UNet(**small, **kwargs),
+            network or (lambda **kwargs: UNet(**small, **kwargs)),
             BlurringProcess,
             PredictionMSE(),
         )
@@ -49,7 +53,7 @@ def short_run(optimizer, replicas=1, remat=False, **settings):
 
 def weights_and_averages(optimizer, count):
     """The weights and the averages after each of `count` steps, flat."""
-    trainer, state, batches = short_run(optimizer)
+    trainer, state, batches = short_run(optimizer, network=Convolutions)
     found = []
     for _ in range(count):
         trainer.run(batches, 1)

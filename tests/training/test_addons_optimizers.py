@@ -9,8 +9,9 @@ from bdm_tf import config, keras_versions
 from bdm_tf.errors import UserError
 from bdm_tf.training.loop import WarmUp, train
 from bdm_tf.training.optimizers import make_optimizer
-from tests.conftest import NO_ADDONS, run, saved_values, train_command
-from tests.training.short_runs import weights_and_averages
+from tests.conftest import NO_ADDONS
+from tests.small_network import Convolutions
+from tests.training.short_runs import short_run, weights_and_averages
 
 tfa = pytest.importorskip("tensorflow_addons", reason=NO_ADDONS)
 
@@ -149,23 +150,31 @@ def test_what_is_missing_is_named(parameters, expected):
         chosen(*parameters)
 
 
-def test_a_run_goes_on_to_the_bit(tmp_path, digits_dir):
+def test_a_run_goes_on_to_the_bit(tmp_path):
     """With what a wrapper and the optimizer within it remember."""
-    flags = [
-        "train.optimizer = @tfa.optimizers.SWA()",
-        "tfa.optimizers.SWA.optimizer = @tfa.optimizers.LAMB()",
-        "tfa.optimizers.SWA.average_period = 2",
-        "train.eval_every = 0",
+    given = (
+        "{0}.optimizer = @tfa.optimizers.LAMB()",
+        "{0}.start_averaging = 1",
+        "{0}.average_period = 2",
+    )
+
+    def begun():
+        trainer, state, batches = short_run(lambda: chosen("SWA", *given), network=Convolutions)
+        return trainer, state, batches, state.checkpoint()
+
+    trainer, state, batches, checkpoint = begun()
+    trainer.run(batches, 4)
+    saved = checkpoint.write(str(tmp_path / "saved"))
+    trainer.run(batches, 4)
+    trainer, again, batches, checkpoint = begun()
+    for _ in range(4):
+        next(batches)
+    checkpoint.read(saved).assert_consumed()
+    trainer.run(batches, 4)
+    assert again.step == 8
+    remembered = [
+        [*s.weights, *s.ema_weights, *keras_versions.state_of(s.optimizer)] for s in (state, again)
     ]
-    for name, num_steps in (("whole", 8), ("parts", 4), ("parts", 8)):
-        steps = f"train.num_steps = {num_steps}"
-        result = run(train_command(tmp_path / name, digits_dir, *flags, steps))
-        assert result.returncode == 0, result.stderr[-3000:]
-    assert "resuming at step 4" in result.stdout
-    whole, parts = saved_values(tmp_path / "whole"), saved_values(tmp_path / "parts")
-    assert whole.keys() == parts.keys()
-    for name, value in whole.items():
-        np.testing.assert_array_equal(value, parts[name], err_msg=name)
-    averages = [n for n in whole if n.startswith("ema_weights/")]
-    weights = [n.removeprefix("ema_") for n in averages]
-    assert any(np.any(whole[a] != whole[w]) for a, w in zip(averages, weights))
+    for whole, parts in zip(*remembered, strict=True):
+        np.testing.assert_array_equal(whole, parts, err_msg=whole.name)
+    assert any(np.any(w != a) for w, a in zip(state.weights, state.ema_weights))

@@ -14,6 +14,7 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
 import keras
 from bdm_tf.training.adam import FusedAdam
+from tests.small_network import Convolutions
 from tests.training.short_runs import short_run
 
 def three_steps(**given):
@@ -25,25 +26,25 @@ def three_steps(**given):
 
 def sgd(): return keras.optimizers.SGD(0.1)
 def adam(): return FusedAdam(learning_rate=1e-3, epsilon=1e-4)
-def lazy_adam():
-    import tensorflow_addons as tfa
-    return tfa.optimizers.LazyAdam(learning_rate=1e-3, epsilon=1e-4)
 def lookahead():
     import tensorflow_addons as tfa
-    return tfa.optimizers.Lookahead(lazy_adam(), sync_period=2)
+    within = tfa.optimizers.LazyAdam(learning_rate=1e-3, epsilon=1e-4)
+    return tfa.optimizers.Lookahead(within, sync_period=2)
 def moving_average():
     import tensorflow_addons as tfa
-    return tfa.optimizers.MovingAverage(lazy_adam(), average_decay=0.5)
+    within = tfa.optimizers.AdamW(learning_rate=1e-3, epsilon=1e-4, weight_decay=1e-3)
+    return tfa.optimizers.MovingAverage(within, average_decay=0.5)
 def swa():
     import tensorflow_addons as tfa
-    return tfa.optimizers.SWA(lazy_adam(), start_averaging=1, average_period=1)
+    within = tfa.optimizers.LAMB(learning_rate=1e-3, epsilon=1e-4)
+    return tfa.optimizers.SWA(within, start_averaging=1, average_period=1)
 
 expected = {}
 for case in sys.argv[1:]:
     given = eval(f"dict({case})")
-    kind = given["optimizer"]
+    kind = given["optimizer"], given.get("network")
     if kind not in expected:
-        expected[kind] = three_steps(optimizer=kind)
+        expected[kind] = three_steps(optimizer=kind[0], network=kind[1])
     one, found = expected[kind], three_steps(**given)
     np.testing.assert_allclose(one[0], found[0], rtol=2e-5, atol=1e-6, err_msg=case)
     np.testing.assert_allclose(one[1], found[1], rtol=1e-5, err_msg=case)
@@ -54,7 +55,7 @@ for case in sys.argv[1:]:
 CASES = {
     "XLA": ["replicas=1, optimizer=sgd, jit_compile=True"],
     "two replicas": ["replicas=2, optimizer=sgd", "replicas=2, optimizer=adam"],
-    "four replicas": ["replicas=4, optimizer=sgd", "replicas=4, optimizer=adam"],
+    "four replicas": ["replicas=4, optimizer=sgd, network=Convolutions"],
     "parts of the batch": [
         "replicas=1, optimizer=adam, accumulation_steps=4",
         "replicas=2, optimizer=adam, accumulation_steps=2",
@@ -64,7 +65,10 @@ CASES = {
         "replicas=1, optimizer=sgd, remat=True, accumulation_steps=2, jit_compile=True",
     ],
 }
-ADDONS = [f"replicas=2, optimizer={o}" for o in ("lazy_adam", "lookahead", "moving_average", "swa")]
+ADDONS = [
+    f"replicas=2, optimizer={optimizer}, network=Convolutions"
+    for optimizer in ("lookahead", "moving_average", "swa")
+]
 
 
 def steps_agree(cases):
