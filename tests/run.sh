@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 current="${VENV:-.venv}" addons="${ADDONS_VENV:-.venv-addons}"
 
-make_venv() {  # a folder, the newest Python 3 allowed
+make_venv() {  # a folder, and the newest Python allowed: 3.N
   [ -x "$1/bin/python" ] && return
   for python in python3 python3.11 python3.10; do
     if "$python" -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, $2))" 2> /dev/null; then
@@ -14,7 +14,7 @@ make_venv() {  # a folder, the newest Python 3 allowed
       return
     fi
   done
-  echo "error: no Python 3.10 ... 3.$2 found" >&2
+  echo "error: no Python from 3.10 to 3.$2 found" >&2
   exit 1
 }
 
@@ -22,7 +22,7 @@ make_venv() {  # a folder, the newest Python 3 allowed
 export TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 case "${1:-current}" in
   current)
-    make_venv "$current" 99
+    make_venv "$current" 13
     "$current/bin/pip" install --quiet -e ".[test,tpu_check]"
     "$current/bin/ruff" check .
     "$current/bin/mypy"
@@ -31,7 +31,7 @@ case "${1:-current}" in
   addons)
     make_venv "$addons" 11
     "$addons/bin/pip" install --quiet -e ".[addons,test]"
-    [ -x "$current/bin/python" ] && export BDM_OTHER_PYTHON="$(realpath -s "$current")/bin/python"
+    [ -x "$current/bin/python" ] && export BDM_OTHER_PYTHON="$(cd "$current" && pwd)/bin/python"
     "$addons/bin/python" -m pytest --numprocesses=auto --dist=loadfile -m "not slow" -r s
     ;;
   *)

@@ -68,13 +68,13 @@ def test_a_flip_mirrors_left_and_right_and_nothing_else():
 def test_about_half_of_the_images_are_flipped_independently():
     """Each bound is 5 standard deviations of a fair coin."""
     arrow = InMemoryImages(np.array([[[[0], [255]]]], np.uint8))
-    batches, _ = steps(60, arrow, batch_size=400)
+    batches, _ = steps(20, arrow, batch_size=400)
     coin = (batches[:, :, 0, 0, 0] > 0).astype(float)
-    assert abs(coin.mean() - 0.5) < 5 * 0.5 / np.sqrt(24_000)
-    assert (np.abs(coin.mean(0) - 0.5) < 5 * 0.5 / np.sqrt(60)).all()
+    assert abs(coin.mean() - 0.5) < 5 * 0.5 / np.sqrt(8_000)
+    assert (np.abs(coin.mean(0) - 0.5) < 5 * 0.5 / np.sqrt(20)).all()
     assert (np.abs(coin.mean(1) - 0.5) < 5 * 0.5 / np.sqrt(400)).all()
     neighbours = (coin[1:] == coin[:-1]).mean()
-    assert abs(neighbours - 0.5) < 5 * 0.5 / np.sqrt(23_600)
+    assert abs(neighbours - 0.5) < 5 * 0.5 / np.sqrt(7_600)
 
 
 def test_another_seed_flips_others():
