@@ -35,7 +35,8 @@ lines = tf.io.gfile.GFile("ram://run/metrics.jsonl").read().splitlines()
 assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
 
 parameters = ["evaluate.num_images = 20", "evaluate.batch_size = 20", "evaluate.num_steps = 2",
-              "KernelDistance.subset_size = 10", "KernelDistance.subsets = 2"]
+              "KernelDistance.subset_size = 10", "KernelDistance.subsets = 2",
+              "EvalLoss.draws = 1", "BitsPerDimension.draws = 1"]
 subject = open_subject(strategy, lambda: config.overlay(["eval/digits.gin"], parameters, gin),
                        workdir=workdir)
 paths = Paths(cache_dir="ram://cache", data_dir=data_dir, export_statistics="ram://statistics",

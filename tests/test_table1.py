@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 TINY = [
     "--num_steps=2",
     "--gin_param=UNet.channels = 8",
+    "--gin_param=UNet.channel_multipliers = (1,)",
     "--gin_param=train.batch_size = 8",
     "--gin_param=train.sample_every = 0",
     "--gin_param=CumulativeBlur.num_steps = 2",
@@ -21,6 +22,8 @@ TINY = [
     "--gin_param=train.sample_num_steps = 2",
     "--eval_flag=--num_images=60",
     "--eval_flag=--gin_param=KernelDistance.subset_size = 30",
+    "--eval_flag=--gin_param=EvalLoss.draws = 1",
+    "--eval_flag=--gin_param=BitsPerDimension.draws = 1",
     "--columns=5",
 ]
 

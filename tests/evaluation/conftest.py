@@ -13,6 +13,8 @@ FEW = [
     "evaluate.batch_size = 20",
     "KernelDistance.subset_size = 30",
     "KernelDistance.subsets = 5",
+    "EvalLoss.draws = 2",
+    "BitsPerDimension.draws = 2",
 ]
 
 
