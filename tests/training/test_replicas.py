@@ -52,16 +52,19 @@ for case in sys.argv[1:]:
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=case)
 """
 
-CASES = {
+CASES = {  # on a UNet, or on a network that is built sooner
     "XLA": ["replicas=1, optimizer=sgd, jit_compile=True"],
-    "two replicas": ["replicas=2, optimizer=sgd", "replicas=2, optimizer=adam"],
+    "two replicas": [
+        "replicas=2, optimizer=sgd",
+        "replicas=2, optimizer=adam, network=Convolutions",
+    ],
     "four replicas": ["replicas=4, optimizer=sgd, network=Convolutions"],
     "parts of the batch": [
-        "replicas=1, optimizer=adam, accumulation_steps=4",
-        "replicas=2, optimizer=adam, accumulation_steps=2",
+        "replicas=1, optimizer=adam, network=Convolutions, accumulation_steps=4",
+        "replicas=2, optimizer=adam, network=Convolutions, accumulation_steps=2",
     ],
     "recomputed activations": [
-        "replicas=1, optimizer=adam, remat=True",
+        "replicas=1, optimizer=sgd, remat=True",
         "replicas=1, optimizer=sgd, remat=True, accumulation_steps=2, jit_compile=True",
     ],
 }
