@@ -54,10 +54,8 @@ for case in sys.argv[1:]:
 
 CASES = {  # on a UNet, or on a network that is built sooner
     "XLA": ["replicas=1, optimizer=sgd, jit_compile=True"],
-    "two replicas": [
-        "replicas=2, optimizer=sgd",
-        "replicas=2, optimizer=adam, network=Convolutions",
-    ],
+    "two replicas": ["replicas=2, optimizer=sgd"],
+    "two replicas, Adam": ["replicas=2, optimizer=adam, network=Convolutions"],
     "four replicas": ["replicas=4, optimizer=sgd, network=Convolutions"],
     "parts of the batch": [
         "replicas=1, optimizer=adam, network=Convolutions, accumulation_steps=4",
