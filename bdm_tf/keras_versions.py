@@ -33,7 +33,7 @@ def build(optimizer, variables: Sequence) -> None:
 
 
 def _traced_for_each(averaging):
-    """`SWA.average_op`, whose graph on replicas is of the first weight of a shape for all of it."""
+    """`SWA.average_op`, traced for each weight: tfa takes one for all its shape on replicas."""
     traced_once = type(averaging).average_op.python_function
 
     def average_op(*given):
