@@ -80,10 +80,12 @@ class ExportedModel(tf.Module):
                 spec("num_steps", tf.int32),
                 spec("first", tf.int32),
             ],
+            autograph=False,
         )
         self.predict = tf.function(
             lambda z_t, t: denoiser.network(z_t, t),
             input_signature=[spec("z_t", tf.float32, *batch), spec("t", tf.float32, None)],
+            autograph=False,
         )
         self.diffuse = tf.function(
             lambda x, t, eps: process.diffuse(x, t, eps),
@@ -92,14 +94,18 @@ class ExportedModel(tf.Module):
                 spec("t", tf.float32, None),
                 spec("eps", tf.float32, *batch),
             ],
+            autograph=False,
         )
 
     def signatures(self) -> dict:
         """The named signatures, each with a dictionary as its result."""
 
         def named(function, result):
-            specs = function.input_signature
-            return tf.function(lambda *args: {result: function(*args)}, input_signature=specs)
+            return tf.function(
+                lambda *args: {result: function(*args)},
+                input_signature=function.input_signature,
+                autograph=False,
+            )
 
         return {
             "serving_default": named(self.sample, "images"),

@@ -37,7 +37,7 @@ def on_replicas(
         dtypes[:] = [result.dtype for result in tf.nest.flatten(results)]
         return tf.nest.map_structure(_gatherable, results) if several_workers else results
 
-    @tf.function
+    @tf.function(autograph=False)
     def compiled(arguments):
         results = strategy.run(piece, args=arguments)
         if several_workers:

@@ -20,6 +20,7 @@ from tests.conftest import (
 )
 
 
+@pytest.mark.slow
 def test_a_run_that_prepares_its_data_is_the_run_that_finds_them(tmp_path, finished_run):
     workdir = str(tmp_path / "first")
     result = run(train_command(workdir, tmp_path / "no data yet"))
@@ -139,6 +140,7 @@ def test_wrong_training_input_gets_a_clear_message(case, tmp_path, digits_dir):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [4.0, 0.0])  # decoded at the start, streamed during training
 def test_a_damaged_image_is_named_or_skipped(memory, tmp_path):
     folder = tmp_path / "images"

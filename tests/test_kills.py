@@ -73,7 +73,7 @@ def assert_same_run(expected, found, message):
 
 def test_kills_at_random_moments_change_nothing(start, undisturbed, tmp_path):
     workdir, moments = str(tmp_path / "killed"), []
-    for i in range(30):
+    for i in range(20):
         before = newest(workdir)
         pid = start(workdir)
         if i % 3 == 2:  # while it starts: it restores, tidies up, builds

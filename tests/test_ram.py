@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT, TINY
 
 SCRIPT = """
@@ -75,6 +77,7 @@ def listed(folder):
     )
 
 
+@pytest.mark.slow
 def test_nothing_is_written_but_to_ram(tmp_path, digits_dir):
     home, here, temporary, libraries = (tmp_path / n for n in ("home", "here", "tmp", "libraries"))
     for folder in (home, here, temporary, libraries):

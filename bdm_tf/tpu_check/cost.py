@@ -26,7 +26,7 @@ def forward_flops(network, image_shape: Sequence[int]) -> int:
     A multiplication and an addition are two; taps outside the image count.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def forward(z_t, t):
         return network(z_t, t)
 

@@ -61,7 +61,7 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     Raises:
         UserError: an operation on a variable is not known here.
     """
-    concrete = tf.function(function).get_concrete_function(*specs)
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     captured = concrete.captured_inputs
     state = [_held(c) for c in captured if c.dtype == tf.resource]
     outputs = concrete.graph.outputs

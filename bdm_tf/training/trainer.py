@@ -53,7 +53,10 @@ class Trainer:
         self.batch_size, self._seed = batch_size, seed
         self._ema_decay, self._clip_norm = ema_decay, clip_norm
         self._parts = accumulation_steps
-        self._step = tf.function(self.replica_step, jit_compile=jit_compile or None)
+        # AutoGraph's reading of the step takes longer than its tracing: a loop is a tf.while_loop.
+        self._step = tf.function(
+            self.replica_step, jit_compile=jit_compile or None, autograph=False
+        )
         self._eval = on_replicas(strategy, self._eval_losses)
 
     @tf.function
@@ -135,15 +138,19 @@ class Trainer:
         size = x.shape[0] // self._parts
         losses = tf.TensorArray(tf.float32, size=self._parts, element_shape=[size])
         total = [tf.zeros_like(weight) for weight in self._state.weights]
-        for i in tf.range(self._parts):
-            # One after the other: parts under way together would need the memory of both.
-            tf.autograph.experimental.set_loop_options(parallel_iterations=1)
+
+        def add(i, losses, total):
             rows = tf.range(size) + i * size
             part_losses, gradients = part(
                 tf.gather(x, rows), tf.gather(t, rows), tf.gather(noise, rows), row + i * size
             )
-            losses = losses.write(i, part_losses)
             total = [a + tf.cast(b, a.dtype) for a, b in zip(total, gradients)]
+            return i + 1, losses.write(i, part_losses), total
+
+        # One after the other: parts under way together would need the memory of both.
+        _, losses, total = tf.while_loop(
+            lambda i, *_: i < self._parts, add, [0, losses, total], parallel_iterations=1
+        )
         return tf.reshape(losses.stack(), [x.shape[0]]), total
 
     def _move_average(self, strategy, decay):

@@ -1,20 +1,19 @@
-"""Two and four replicas draw, describe and score what one does."""
+"""Four replicas draw, describe and score what one does."""
 
-import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys
 import numpy as np, tensorflow as tf
-workdir, data_dir, scratch, root, count = sys.argv[1:]
+workdir, data_dir, scratch, root = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
-devices = [tf.config.LogicalDeviceConfiguration()] * int(count)
+devices = [tf.config.LogicalDeviceConfiguration()] * 4
 tf.config.set_logical_device_configuration(cpu, devices)
 from bdm_tf import config
 from bdm_tf.evaluation.job import Paths, make_evaluation
@@ -33,7 +32,7 @@ def scores(name, kind, **subject):
     kept = f"{scratch}/{kind}-{name}.npz"
     paths = Paths(cache_dir=f"{scratch}/cache-{name}", data_dir=data_dir, save_samples=kept)
     results = make_evaluation(subject, strategy, paths).score(scratch)
-    assert results["protocol"]["replicas"] == {"one_device": 1, "mirrored": int(count)}[name]
+    assert results["protocol"]["replicas"] == {"one_device": 1, "mirrored": 4}[name]
     return np.load(kept)["images"], {k: f["value"] for k, f in results["figures"].items()}
 
 subjects = {"run": {"workdir": workdir}, "shipped": {"saved_model": f"{workdir}/saved_model"}}
@@ -49,14 +48,6 @@ for kind, given in subjects.items():
 """
 
 
-@pytest.mark.parametrize("replicas", [2, 4])  # a process can hold groups of one size only
-def test_replicas_measure_what_one_does(replicas, tmp_path, finished_run, digits_dir):
-    arguments = [finished_run, digits_dir, str(tmp_path), ROOT, str(replicas)]
-    result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        cwd=ROOT,
-    )
+def test_replicas_measure_what_one_does(tmp_path, finished_run, digits_dir):
+    result = run([sys.executable, "-c", SCRIPT, finished_run, digits_dir, str(tmp_path), ROOT])
     assert result.returncode == 0, result.stderr[-3000:]

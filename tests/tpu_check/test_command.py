@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, command, run_afresh
+from tests.conftest import ROOT, command, run, run_afresh
 
 needs_the_compiler = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("jax", "libtpu"))),
@@ -21,32 +21,40 @@ SMALL = [
 ]
 
 
-def tpu_check(*arguments):
+def tpu_check(*arguments, run=run):
     gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'digits.gin')}"
-    return run_afresh(
-        command("tpu_check.py", gin_file, *[f"--gin_param={p}" for p in SMALL], *arguments)
-    )
+    return run(command("tpu_check.py", gin_file, *[f"--gin_param={p}" for p in SMALL], *arguments))
+
+
+def compiled(folder, *arguments, run=run):
+    """The report of a model that compiles, and what was printed."""
+    output = f"--output={folder / 'report.json'}"
+    result = tpu_check("--topology=v5e:2x2", *arguments, output, run=run)
+    assert result.returncode == 0, result.stderr[-3000:]
+    with open(folder / "report.json") as file:
+        return json.load(file), result.stdout
+
+
+@pytest.fixture(scope="module")
+def train_step(tmp_path_factory):
+    return compiled(tmp_path_factory.mktemp("train"), run=run_afresh)
 
 
 @needs_the_compiler
 @pytest.mark.parametrize("what", ["train", "sample"])
-def test_a_small_model_compiles_and_is_accounted_for(what, tmp_path):
-    output = str(tmp_path / "report.json")
-    result = tpu_check("--topology=v5e:2x2", f"--what={what}", f"--output={output}")
-    assert result.returncode == 0, result.stderr[-3000:]
-    with open(output) as file:
-        report = json.load(file)
+def test_a_small_model_compiles_and_is_accounted_for(what, train_step, tmp_path):
+    report, printed = train_step if what == "train" else compiled(tmp_path, "--what=sample")
     assert report["compiles"] and report["fits"]
     assert report["batch_size_per_core"] == 16 and report["image_shape"] == [8, 8, 1]
     used = report["cycles"]
     assert 0 < used["matrix_unit"] < used["total"]
     assert report["not_matrix_share"] == 1 - used["matrix_unit"] / used["total"]
     assert report["flops_per_byte"] == report["flops"] / report["bytes_accessed"]
-    assert report["compile_cpu_seconds"] > 0 and " s of CPU" in result.stdout
+    assert report["compile_cpu_seconds"] > 0 and " s of CPU" in printed
     seconds = report["estimated_seconds"]
     assert seconds["cycles"] == pytest.approx(used["total"] / 1.5e9)
     assert (1 in used["loops"]) == (what == "sample")
-    assert seconds["step"] == max(seconds.values()) and "ms at best" in result.stdout
+    assert seconds["step"] == max(seconds.values()) and "ms at best" in printed
     memory = report["memory"]
     variables = 4 * report["parameters"]
     if what == "train":
@@ -57,34 +65,22 @@ def test_a_small_model_compiles_and_is_accounted_for(what, tmp_path):
         assert variables <= memory["arguments"] < 4 * variables + 2**20
     # The compiler's count of the work against ours: of a sampler's many steps, one.
     assert report["flops"] == pytest.approx(report["analytic_flops"], rel=0.4)
-    assert f"{what} step of {report['parameters']:,} parameters" in result.stdout
-    assert "16 of 64 images a core" in result.stdout
+    assert f"{what} step of {report['parameters']:,} parameters" in printed
+    assert "16 of 64 images a core" in printed
 
 
 @needs_the_compiler
-def test_the_compiler_does_not_undo_rematerialisation(tmp_path):
-    flops = []
-    for remat in (False, True):
-        output = str(tmp_path / f"{remat}.json")
-        flags = "--topology=v5e:1x1", f"--gin_param=UNet.remat = {remat}", f"--output={output}"
-        assert tpu_check(*flags).returncode == 0
-        with open(output) as file:
-            flops.append(json.load(file)["flops"])
-    assert flops[1] > 1.15 * flops[0]
+def test_the_compiler_does_not_undo_rematerialisation(train_step, tmp_path):
+    plain, _ = train_step
+    recomputing, _ = compiled(tmp_path, "--gin_param=UNet.remat = True")
+    assert recomputing["flops"] > 1.15 * plain["flops"]
 
 
 @needs_the_compiler
-def test_accumulation_is_the_same_work_in_parts(tmp_path):
-    reports = []
-    for parts in (1, 4):
-        output = str(tmp_path / f"{parts}.json")
-        parameter = f"--gin_param=train.accumulation_steps = {parts}"
-        result = tpu_check("--topology=v5e:2x2", parameter, f"--output={output}")
-        assert result.returncode == 0, result.stderr[-3000:]
-        with open(output) as file:
-            reports.append(json.load(file))
-    whole, in_parts = reports
-    assert "one of 4 parts" in result.stdout
+def test_accumulation_is_the_same_work_in_parts(train_step, tmp_path):
+    whole, _ = train_step
+    in_parts, printed = compiled(tmp_path, "--gin_param=train.accumulation_steps = 4")
+    assert "one of 4 parts" in printed
     assert in_parts["parts_per_step"] == 4
     assert in_parts["analytic_flops"] == whole["analytic_flops"]
     assert in_parts["flops_to_analytic"] == pytest.approx(whole["flops_to_analytic"], rel=0.2)
