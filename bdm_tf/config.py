@@ -28,6 +28,8 @@ CADENCES = frozenset(
     "export_saved_model.chunk_size",
 }
 
+_AVERAGES = re.compile(r"@tfa\.optimizers\.(MovingAverage|SWA)\b")
+
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
 hints: list[Callable[[str], str]] = []
 # Beginnings of names that gin must not shorten in a text: what is short enough depends on what else
@@ -138,6 +140,21 @@ def parameters(text: str) -> dict[str, str]:
             value = re.sub(r"@([\w.]+)", lambda match: f"@{_in_full(match[1])}", value.strip())
             found[f"{_in_full(owner)}.{parameter}" if owner else parameter] = value
     return found
+
+
+def ema_decay(values: dict[str, str]) -> float | None:
+    """The decay of a run's averaged weights; None where its optimizer averages by itself.
+
+    Args:
+        values: `parameters` of the run's configuration.
+    """
+    by_itself = any(
+        value == "True" if name.endswith(".use_ema") else _AVERAGES.search(value)
+        for name, value in values.items()
+    )
+    return (
+        None if by_itself or "train.ema_decay" not in values else float(values["train.ema_decay"])
+    )
 
 
 def _in_full(selector: str) -> str:

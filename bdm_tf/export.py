@@ -195,7 +195,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "data_set": values.get("TFDSImages.name", "a folder of images").strip("'\""),
         "image_shape": list(model.image_shape),
         "step": step,
-        "ema_decay": float(values.get("train.ema_decay", "nan")),
+        "ema_decay": config.ema_decay(values),
         "process": type(model.process).__name__,
         "objective": type(model.objective).__name__,
         "parametrisation": type(model.parametrisation).__name__,

@@ -49,7 +49,7 @@ class TrainedRun:
         self, strategy: tf.distribute.Strategy, workdir: str, trained_with: dict[str, str]
     ):
         self._strategy, self._workdir = strategy, workdir
-        self._ema_decay = float(trained_with["train.ema_decay"])
+        self._ema_decay = config.ema_decay(trained_with)
         with strategy.scope():
             self.model: Model = build_model()
         _check_unchanged(config.called_parameters(), trained_with)  # of the model alone, so far

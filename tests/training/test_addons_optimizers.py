@@ -178,3 +178,14 @@ def test_a_run_goes_on_to_the_bit(tmp_path):
     for whole, parts in zip(*remembered, strict=True):
         np.testing.assert_array_equal(whole, parts, err_msg=whole.name)
     assert any(np.any(w != a) for w, a in zip(state.weights, state.ema_weights))
+
+
+@pytest.mark.parametrize(
+    "within, expected", {"SWA": None, "MovingAverage": None, "LAMB": 0.5}.items()
+)
+def test_what_is_told_of_training_s_average_is_nothing_where_it_has_no_effect(within, expected):
+    around = f"{{0}}.optimizer = @tfa.optimizers.{within}()"
+    innermost = "tfa.optimizers.{}.optimizer = @tfa.optimizers.LAMB()"
+    more = [] if within == "LAMB" else [innermost.format(within)]
+    chosen("Lookahead", "train.ema_decay = 0.5", around, *more)
+    assert config.ema_decay(config.parameters(config.operative_text())) == expected

@@ -129,3 +129,14 @@ def test_an_average_of_the_optimizer_s_own_takes_the_place_of_training_s():
     )
     (_, _), (_, before), (weights, after) = steps
     np.testing.assert_allclose(after, (before + weights) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_ema, expected", [(True, None), (False, 0.5)])
+def test_what_is_told_of_training_s_average_is_nothing_where_it_has_no_effect(use_ema, expected):
+    ours = "train.ema_decay = 0.5"
+    chosen(
+        ours,
+        "train.optimizer = @keras.optimizers.SGD()",
+        f"keras.optimizers.SGD.use_ema = {use_ema}",
+    )
+    assert config.ema_decay(config.parameters(config.operative_text())) == expected
