@@ -73,7 +73,7 @@ def listed(folder):
         os.path.join(path, name)
         for path, folders, files in os.walk(folder)
         for name in [*folders, *files]
-        if not name.startswith("__autograph_generated_file")
+        if not name.startswith(("__autograph_generated_file", "__pycache__"))
     )
 
 
