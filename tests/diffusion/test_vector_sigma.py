@@ -186,9 +186,9 @@ def test_bound_and_variational_loss_do_not_depend_on_the_scaling(make, parametri
     for denoiser in in_both_scalings(make, parametrisation, GaussianPrior):
         bounds.append(variational_bound(denoiser, tf.constant(images), seeds=seeds, places=t))
         losses.append(VariationalLoss()(denoiser, x, t, noise))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=5e-4)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     for term in ("diffusion", "reconstruction"):
-        np.testing.assert_allclose(bounds[0][term], bounds[1][term], rtol=1e-4)
+        np.testing.assert_allclose(bounds[0][term], bounds[1][term], rtol=1e-4, atol=1e-6)
     # To N(0, I) the divergence of noise that is 2e-5 too quiet is next to nothing, but another.
     tolerance = dict(rtol=1e-4) if make is ihdm else dict(atol=1e-4)
     np.testing.assert_allclose(bounds[0]["prior"], bounds[1]["prior"], **tolerance)
