@@ -7,6 +7,7 @@ What a command needs of this repository it imports itself.
 
 import atexit
 import functools
+import gc
 import json
 import os
 import runpy
@@ -117,6 +118,7 @@ def _serve():
     import tensorflow  # noqa: F401
     import tensorflow_datasets  # noqa: F401
 
+    gc.freeze()  # what is imported stays: no fork need look through it
     nothing = os.open(os.devnull, os.O_RDONLY)
     for line in sys.stdin:
         (out, to_out), (err, to_err) = os.pipe(), os.pipe()
