@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +30,7 @@ CADENCES = frozenset(
     "export_saved_model.chunk_size",
 }
 
+_MADE = re.compile(r"@([\w.]+)\(\)")
 _AVERAGES = re.compile(r"@tfa\.optimizers\.(MovingAverage|SWA)\b")
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -72,10 +75,27 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
         LookupError,
         AttributeError,
     ) as error:
-        added = "".join(hint(str(error)) for hint in hints)
+        added = "".join(hint(str(error)) for hint in (_hint, *hints))
         raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _hint(message: str) -> str:
+    """What to add to gin's message about a parameter that there is not, or a value that is none."""
+    if "malformed node" in message:
+        return (
+            "\nA value is a number, text in quotes, a list of these, or what a class makes, with "
+            "an @: train.optimizer = @keras.optimizers.AdamW()"
+        )
+    unknown = re.search(r"Configurable '(.*?)' doesn't have a parameter named '(.*?)'", message)
+    if not unknown:
+        return ""
+    owner = gin.get_configurable(unknown[1])
+    called = owner.__init__ if inspect.isclass(owner) else owner
+    known = [name for name in inspect.signature(called).parameters if name != "self"]
+    near = difflib.get_close_matches(unknown[2], known, n=1)
+    return f"\nDid you mean {near[0]}?" if near else f"\nIt has {', '.join(known)}."
 
 
 def parse_text(text: str, skip_unknown: bool = False) -> None:
@@ -105,10 +125,14 @@ def call(configurable: Callable, *arguments, **named):
     """Calls what gin configures.
 
     Raises:
-        UserError: the configuration lacks a required parameter.
+        UserError: the configuration lacks a required parameter, or refers to itself.
     """
     try:
         return configurable(*arguments, **named)
+    except RecursionError as error:
+        if circle := _circle():
+            raise UserError(f"{' and '.join(circle)}: what is made must not need itself") from error
+        raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if not reason.startswith("Required bindings"):
@@ -117,6 +141,23 @@ def call(configurable: Callable, *arguments, **named):
             f"{reason}. Files of gin/base, gin/networks and gin/ablations are given after that of "
             "an experiment, such as --gin_file=gin/digits.gin"
         ) from error
+
+
+def _circle() -> list[str]:
+    """Bindings whose value is made of what they are a parameter of."""
+    values = parameters(gin.config_str(max_line_length=100_000))
+    made_of: dict[str, set[str]] = {}
+    for name, value in values.items():
+        made_of.setdefault(name.rpartition(".")[0], set()).update(_MADE.findall(value))
+    for _ in made_of:
+        for parts in made_of.values():
+            parts |= {one for part in parts for one in made_of.get(part, ())}
+    return [
+        f"{name} = {value}"
+        for name, value in values.items()
+        if (owner := name.rpartition(".")[0]) in made_of[owner]
+        and any(owner in {made, *made_of.get(made, ())} for made in _MADE.findall(value))
+    ]
 
 
 def operative_text() -> str:

@@ -40,6 +40,13 @@ def check_counts(owner: str, lowest: int, **values: int) -> None:
             raise UserError(f"{owner}.{name}={value!r} must be a whole number, at least {lowest}")
 
 
+def check_numbers(owner: str, **values: float) -> None:
+    """Raises a `UserError` for a parameter of `owner` that is not a number, at least 0."""
+    for name, value in values.items():
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise UserError(f"{owner}.{name}={value!r} must be a number, at least 0")
+
+
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
 

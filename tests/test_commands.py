@@ -45,6 +45,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(tmp_path, digits_dir):
     result = run(train_command(workdir, digits_dir, f"train.num_steps = {step + 1}"))
     assert result.returncode == 0, result.stderr[-3000:]
     assert f"resuming at step {step} of {step + 1}" in result.stdout
+    assert re.search(r"\d/\d", result.stderr) and not re.search(r"-[\d.]+step/s", result.stderr)
     steps = [row["step"] for row in metrics(workdir)]
     assert steps == sorted(set(steps)) and steps[-1] == step + 1
 
@@ -117,7 +118,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(tmp_pa
 
 
 BAD_TRAINING = {
-    "unknown parameter": (["--gin_param=UNet.chanels = 4"], "chanels"),
+    "unknown parameter": (["--gin_param=UNet.chanels = 4"], "Did you mean channels?"),
+    "no number": (["--gin_param=train.learning_rate = 'x'"], "train.learning_rate='x'"),
     "misspelt class": (["--gin_param=train.data = @TFDSImage()"], "TFDSImage"),
     "indivisible image": (["--gin_param=UNet.channel_multipliers = (1, 1, 1, 1, 1)"], "divisible"),
     "no tpu": (["--strategy=tpu"], "no TPU is attached"),

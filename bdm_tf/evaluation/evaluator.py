@@ -108,4 +108,6 @@ def check_samples(figure: str, context: Context, least: int, setting: str = "") 
         raise Unavailable(figure, "no samples were asked for")
     if have < least:
         way_out = f" ({setting})" if setting else ""
-        raise UserError(f"{figure} needs at least {least} samples{way_out}, --num_images={have}")
+        raise UserError(
+            f"{figure} needs at least {least} samples{way_out}, evaluate.num_images is {have}"
+        )

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.errors import UserError, check_counts, check_numbers
 from bdm_tf.model import (
     Model,
     build_model,
@@ -131,6 +131,8 @@ def train(
     check_counts("train", 0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
     check_counts("train", 0, sample_every=sample_every, sample_images=sample_images)
     check_counts("train", 1, accumulation_steps=accumulation_steps)
+    check_numbers("train", learning_rate=learning_rate, ema_decay=ema_decay)
+    check_numbers("train", warmup_steps=warmup_steps, clip_norm=clip_norm or 0)
     replicas = strategy.num_replicas_in_sync
     if batch_size % (replicas * accumulation_steps):
         raise UserError(

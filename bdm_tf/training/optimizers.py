@@ -26,6 +26,10 @@ _EXTRA = (
     'pip install -e ".[addons]", in an environment of its own with Python 3.10 or 3.11, brings it '
     "with the TensorFlow that it needs"
 )
+_GOES_ON = (
+    "A run that was trained with it goes on there; --init_from=WORKDIR begins a new one with its "
+    "averaged weights."
+)
 # What one Keras alone has, or has another default of: not noted in config.gin unless it is given.
 _UNNOTED = {
     "learning_rate",
@@ -76,11 +80,13 @@ class Recipe:
             )
         if "optimizer" in arguments:
             inner = arguments["optimizer"]
-            if not isinstance(inner, Recipe):
-                raise UserError(f"{self.name}.optimizer = {inner!r} is none{self._way_out()}")
+            _check_made(inner, f"{self.name}.optimizer", self._way_out())
             arguments["optimizer"] = inner.make(learning_rate)
         if "learning_rate" in inspect.signature(self.kind).parameters:
             arguments["learning_rate"] = learning_rate
+        for name, value in self.arguments.items():
+            if isinstance(value, str) and name != "name":
+                raise UserError(f"{self.name}.{name} = {value!r} is text; numbers have no quotes")
         try:
             return self.kind(**arguments)
         except (TypeError, ValueError) as error:
@@ -113,16 +119,19 @@ def make_optimizer(choice: Recipe | Callable | None, learning_rate):
         choice = gin.get_configurable("FusedAdam")()
     if isinstance(choice, Recipe):
         return choice.make(learning_rate)
-    if not callable(choice):
-        raise UserError(
-            f"train.optimizer = {choice!r} is none: one is chosen by its name in gin, for "
-            "instance train.optimizer = @keras.optimizers.AdamW()"
-        )
-    optimizer = choice(learning_rate=learning_rate)
-    if isinstance(optimizer, Recipe):
-        name = f"train.optimizer = @{optimizer.name}"
-        raise UserError(f"{name} lacks its parentheses: {name}()")
-    return optimizer
+    if not callable(choice) or hasattr(choice, "makes"):
+        way_out = ": one is chosen by its name in gin, for instance @keras.optimizers.AdamW()"
+        _check_made(choice, "train.optimizer", way_out)
+    return choice(learning_rate=learning_rate)
+
+
+def _check_made(choice, parameter: str, way_out: str) -> None:
+    """Raises a `UserError` for the value of a parameter that is not a `Recipe`."""
+    if hasattr(choice, "makes"):
+        given = f"{parameter} = @{choice.makes}"
+        raise UserError(f"{given} lacks its parentheses: {given}()")
+    if not isinstance(choice, Recipe):
+        raise UserError(f"{parameter} = {choice!r} is no optimizer{way_out}")
 
 
 def _register(kind: type, module: str) -> None:
@@ -131,6 +140,7 @@ def _register(kind: type, module: str) -> None:
     def recipe(**arguments):
         return Recipe(name, kind, arguments)
 
+    recipe.makes = name  # type: ignore[attr-defined]
     # What gin checks names by, and notes defaults of.
     recipe.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -160,8 +170,10 @@ def _hint(message: str) -> str:
     module, _, name = unknown[1].rpartition(".") if unknown else ("", "", "")
     foreign = "tfa" in module or "addons" in module or module.endswith("optimizers.legacy")
     if not _ADDONS and (foreign or (name in _EQUALS and not module)):
-        equal = f"Keras's equal is @keras.optimizers.{name}()" if "legacy" in module else _NO_EQUAL
-        return f"\n{_MISSING}: {_EXTRA}. {_EQUALS.get(name, equal)}."
+        equal = _EQUALS.get(name, f"Keras's equal is @keras.optimizers.{name}()")
+        if "legacy" not in module and name not in _EQUALS:
+            equal = f"tfa.optimizers has {', '.join(_EQUALS)} to choose from"
+        return f"\n{_MISSING}: {_EXTRA}. {equal}. {_GOES_ON}"
     known = [path for path in _NAMES if path.endswith(f".{name}")]
     if not known and "optimizers" in module:
         known = [path for path in _NAMES if path.startswith(f"{module}.")] or _NAMES

@@ -108,6 +108,7 @@ class Run:
                 if step - count > start:
                     bar.update(count)
                 else:  # what built the graph says nothing about the time left
+                    bar.initial = 0  # `reset` shows a rate from there
                     bar.reset()
                     bar.initial = bar.last_print_n = bar.n = step
                     bar.refresh()

@@ -49,7 +49,7 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
         (
             [run_flag, "--num_images=20"],
-            "at least 30 samples (KernelDistance.subset_size), --num_images=20",
+            "at least 30 samples (KernelDistance.subset_size), evaluate.num_images is 20",
         ),
         ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
         ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),

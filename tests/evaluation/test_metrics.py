@@ -207,7 +207,7 @@ TOO_FEW = {
 @pytest.mark.parametrize("case", TOO_FEW)
 def test_too_few_samples_are_refused_with_the_number_that_is_needed(case):
     make, count, message = TOO_FEW[case]
-    with pytest.raises(UserError, match=f"{message} samples.*--num_images={count}"):
+    with pytest.raises(UserError, match=f"{message} samples.*evaluate.num_images is {count}"):
         make(context(count, train=rows(2000, 4, 0)))
     with pytest.raises(Unavailable):
         make(context(0, train=rows(2000, 4, 0)))

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bdm_tf import config, keras_versions
 from bdm_tf.errors import UserError
+from bdm_tf.training import optimizers
 from bdm_tf.training.loop import WarmUp, train
 from bdm_tf.training.optimizers import make_optimizer
 from tests.conftest import NO_ADDONS
@@ -138,7 +139,11 @@ def test_copies_of_the_weights_begin_with_those_that_were_loaded(name):
     "parameters, expected",
     [
         (["AdamW"], "tfa.optimizers.AdamW.weight_decay = 1e-5"),
-        (["SWA", "{0}.optimizer = 'sgd'"], "'sgd' is none"),
+        (["SWA", "{0}.optimizer = 'sgd'"], "'sgd' is no optimizer"),
+        (
+            ["SWA", "{0}.optimizer = @tfa.optimizers.LAMB"],
+            "its parentheses: tfa.optimizers.SWA.optimizer = @tfa.optimizers.LAMB()",
+        ),
         (["SWA"], "@tfa.optimizers.LazyAdam()"),
         (["SWA", "{0}.optimizer = @keras.optimizers.AdamW()"], "keras.optimizers.legacy"),
         (["LAMB", "{0}.learning_rate = 1.0"], "drop the first"),
@@ -148,6 +153,21 @@ def test_copies_of_the_weights_begin_with_those_that_were_loaded(name):
 def test_what_is_missing_is_named(parameters, expected):
     with pytest.raises(UserError, match=expected.replace("(", r"\(").replace(")", r"\)")):
         chosen(*parameters)
+
+
+def test_an_optimizer_around_itself_is_named():
+    around = {"SWA": "Lookahead", "Lookahead": "SWA"}
+    circle = [f"tfa.optimizers.{a}.optimizer = @tfa.optimizers.{b}()" for a, b in around.items()]
+    config.parse([], ["train.optimizer = @tfa.optimizers.SWA()", *circle], [])
+    with pytest.raises(UserError) as caught:
+        config.call(gin.get_bindings, train)
+    assert all(line in caught.value.message for line in circle)
+    assert "train.optimizer" not in caught.value.message
+
+
+def test_the_ones_named_to_those_without_tensorflow_addons_are_all():
+    names = {name.rpartition(".")[2] for name in optimizers._NAMES if name.startswith("tfa.")}
+    assert names == set(optimizers._EQUALS)
 
 
 def test_a_run_goes_on_to_the_bit(tmp_path):

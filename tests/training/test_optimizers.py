@@ -78,22 +78,36 @@ def test_of_two_rates_the_one_to_drop_is_named(name):
         "train.optimizer = @keras.optimizers.SGD": "@keras.optimizers.SGD()",
         "train.optimizer = 'adam'": "@keras.optimizers.AdamW()",
         "train.optimizer = @keras.optimizers.Adma()": "keras.optimizers.Adam,",
-        "keras.optimizers.SGD.momemtum = 1": "momemtum",
+        "keras.optimizers.SGD.momemtum = 1": "Did you mean momentum?",
+        "keras.optimizers.SGD.x = 1": "It has learning_rate, momentum, nesterov,",
+        "train.optimizer = keras.optimizers.SGD()": "with an @",
     }.items(),
 )
 def test_what_is_none_is_answered_with_one_that_is(parameter, expected):
     assert expected in refusal(parameter)
 
 
-@pytest.mark.skipif(optimizers._ADDONS is not None, reason="tensorflow-addons is here")
-@pytest.mark.parametrize("name", [*optimizers._EQUALS, "COCOB"])
+needs_no_addons = pytest.mark.skipif(
+    optimizers._ADDONS is not None, reason="tensorflow-addons is here"
+)
+
+
+@needs_no_addons
+@pytest.mark.parametrize("name", optimizers._EQUALS)
 def test_without_tensorflow_addons_the_extra_and_keras_s_equal_are_named(name):
     for line in (f"train.optimizer = @tfa.optimizers.{name}()", f"tfa.optimizers.{name}.x = 1"):
         said = refusal(line)
-        assert 'pip install -e ".[addons]"' in said
+        assert 'pip install -e ".[addons]"' in said and "--init_from=WORKDIR" in said
         for equal in re.findall(r"@keras\.optimizers\.(\w+)", said):
             assert hasattr(keras.optimizers, equal) or equal == "Lamb"  # which Keras 2 has not
         assert "Keras" in said or "train.ema_decay" in said
+
+
+@needs_no_addons
+@pytest.mark.parametrize("name", ["COCOB", "Nonsense"])
+def test_what_the_extra_would_not_bring_is_answered_with_what_it_would(name):
+    said = refusal(f"train.optimizer = @tfa.optimizers.{name}()")
+    assert "tfa.optimizers has AdaBelief, AdamW," in said and "no equal" not in said
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,13 @@ def test_names_are_noted_in_full_and_what_one_keras_alone_has_is_not():
     assert "keras.optimizers.SGD.nesterov = False" in text
     assert "train.optimizer = @keras.optimizers.SGD()" in text
     assert "jit_compile" not in text and "loss_scale_factor" not in text
+
+
+def test_a_number_in_quotes_is_named():
+    said = refusal(
+        "train.optimizer = @keras.optimizers.AdamW()", "keras.optimizers.AdamW.weight_decay = '1'"
+    )
+    assert said == "keras.optimizers.AdamW.weight_decay = '1' is text; numbers have no quotes"
 
 
 def test_what_an_optimizer_refuses_is_said_with_its_name():
