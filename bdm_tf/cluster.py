@@ -71,9 +71,18 @@ class Cluster:
         rows[self.index] = numbers
         return rows if self.num_workers == 1 else self._sum_of(rows)
 
-    def barrier(self) -> None:
-        """Returns when every worker has come here."""
+    def leave(self) -> None:
+        """Returns when every worker has come here, where all work ends and each may exit.
+
+        Raises:
+            TryAgain: a worker is gone.
+        """
+        if self.num_workers == 1:
+            return
         self.everyone([1])
+        with contextlib.suppress(TryAgain):  # one that left before it had told all others
+            self.everyone([1])
+        self._wait_for_others()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -134,10 +143,13 @@ class Cluster:
         return result
 
     def _told(self, mistake: UserError) -> UserError:
-        """The chief waits a moment: TensorFlow may abort a worker that is left without it."""
+        self._wait_for_others()
+        return mistake
+
+    def _wait_for_others(self) -> None:
+        """The chief is the last to exit: TensorFlow may abort a worker that is left without it."""
         if self.is_chief and self.num_workers > 1:
             time.sleep(1.0)
-        return mistake
 
     def _from(self, sender: int, message: bytes) -> bytes:
         """The message of one worker; what the others give is not looked at."""

@@ -152,12 +152,12 @@ def _circle() -> list[str]:
     for _ in made_of:
         for parts in made_of.values():
             parts |= {one for part in parts for one in made_of.get(part, ())}
-    return [
-        f"{name} = {value}"
-        for name, value in values.items()
-        if (owner := name.rpartition(".")[0]) in made_of[owner]
-        and any(owner in {made, *made_of.get(made, ())} for made in _MADE.findall(value))
-    ]
+
+    def needs(value):
+        made = _MADE.findall(value)
+        return {*made, *(one for name in made for one in made_of.get(name, ()))}
+
+    return [f"{n} = {v}" for n, v in values.items() if n.rpartition(".")[0] in needs(v)]
 
 
 def operative_text() -> str:

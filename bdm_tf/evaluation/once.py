@@ -31,4 +31,4 @@ def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> No
         done = f"wrote {output}"
     if cluster.is_chief:
         print(f"{done}\n{table(results)}")
-    cluster.barrier()  # nobody leaves while the chief is still at work
+    cluster.leave()

@@ -112,7 +112,7 @@ def watch(
         if keep_best:  # the rows may be older than the wish
             keep()
         print(f"training has ended at step {_last_step(workdir)}; every checkpoint is scored")
-    cluster.barrier()  # nobody leaves while the chief is still at work
+    cluster.leave()
 
 
 def _copy_to_best(checkpoint: str) -> None:

@@ -241,7 +241,7 @@ def train(
         with cluster.together(), files.writing():  # nobody leaves while the chief is at work
             if cluster.is_chief:
                 finish(model, num_steps)
-    cluster.barrier()
+    cluster.leave()
     files.close()
     return stopped_by
 

@@ -178,7 +178,7 @@ else:
     assert before == after
 store.clear()
 assert os.path.exists(folder) == (not cluster.is_chief)
-cluster.barrier()
+cluster.leave()
 sys.stdout.flush()
 os._exit(0)
 """

@@ -7,7 +7,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.cluster import Cluster
+from bdm_tf.errors import TryAgain, UserError
 from bdm_tf.training import strategy
 from bdm_tf.training.strategy import describe, make_strategy
 from tests.workers import free_ports
@@ -77,3 +78,23 @@ def test_cards_for_virtual_machines_are_tpus_where_there_is_libtpu(libtpu, attac
     )
     monkeypatch.setattr(strategy.importlib.util, "find_spec", lambda _: libtpu)
     assert strategy._tpu_attached() is attached
+
+
+def test_only_after_all_have_come_may_a_worker_be_gone(monkeypatch):
+    """TensorFlow has a worker hear of a sum before the others have their parts of it."""
+    cluster = Cluster()
+    cluster.num_workers, cluster.index, heard = 2, 1, []
+
+    def everyone(numbers):
+        heard.append(numbers)
+        if len(heard) == gone_at:
+            raise TryAgain("the other is gone")
+
+    monkeypatch.setattr(cluster, "everyone", everyone)
+    gone_at = 2
+    cluster.leave()
+    assert len(heard) == 2
+    heard.clear()
+    gone_at = 1
+    with pytest.raises(TryAgain):
+        cluster.leave()
