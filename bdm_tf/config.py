@@ -31,7 +31,7 @@ CADENCES = frozenset(
 }
 
 _MADE = re.compile(r"@([\w.]+)\(\)")
-_AVERAGES = re.compile(r"@tfa\.optimizers\.(MovingAverage|SWA)\b")
+_AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
 hints: list[Callable[[str], str]] = []
@@ -146,18 +146,22 @@ def call(configurable: Callable, *arguments, **named):
 def _circle() -> list[str]:
     """Bindings whose value is made of what they are a parameter of."""
     values = parameters(gin.config_str(max_line_length=100_000))
-    made_of: dict[str, set[str]] = {}
-    for name, value in values.items():
-        made_of.setdefault(name.rpartition(".")[0], set()).update(_MADE.findall(value))
-    for _ in made_of:
-        for parts in made_of.values():
-            parts |= {one for part in parts for one in made_of.get(part, ())}
+    return [f"{n} = {v}" for n, v in values.items() if _owner(n) in _made_for(v, values)]
 
-    def needs(value):
-        made = _MADE.findall(value)
-        return {*made, *(one for name in made for one in made_of.get(name, ()))}
 
-    return [f"{n} = {v}" for n, v in values.items() if n.rpartition(".")[0] in needs(v)]
+def _made_for(value: str, values: dict[str, str]) -> set[str]:
+    """What is made for a value, and for the parameters of that."""
+    found: set[str] = set()
+    new = set(_MADE.findall(value))
+    while new:
+        found |= new
+        within = [_MADE.findall(v) for name, v in values.items() if _owner(name) in new]
+        new = {made for more in within for made in more} - found
+    return found
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def operative_text() -> str:
@@ -189,13 +193,10 @@ def ema_decay(values: dict[str, str]) -> float | None:
     Args:
         values: `parameters` of the run's configuration.
     """
-    by_itself = any(
-        value == "True" if name.endswith(".use_ema") else _AVERAGES.search(value)
-        for name, value in values.items()
-    )
-    return (
-        None if by_itself or "train.ema_decay" not in values else float(values["train.ema_decay"])
-    )
+    used = _made_for(values.get("train.optimizer", ""), values)
+    by_itself = any(name in _AVERAGING or values.get(f"{name}.use_ema") == "True" for name in used)
+    decay = values.get("train.ema_decay")
+    return None if by_itself or decay is None else float(decay)
 
 
 def _in_full(selector: str) -> str:

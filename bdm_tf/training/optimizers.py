@@ -82,10 +82,11 @@ class Recipe:
             inner = arguments["optimizer"]
             _check_made(inner, f"{self.name}.optimizer", self._way_out())
             arguments["optimizer"] = inner.make(learning_rate)
-        if "learning_rate" in inspect.signature(self.kind).parameters:
+        takes = inspect.signature(self.kind).parameters
+        if "learning_rate" in takes:
             arguments["learning_rate"] = learning_rate
         for name, value in self.arguments.items():
-            if isinstance(value, str) and name != "name":
+            if isinstance(value, str) and not isinstance(takes[name].default, str):
                 raise UserError(f"{self.name}.{name} = {value!r} is text; numbers have no quotes")
         try:
             return self.kind(**arguments)

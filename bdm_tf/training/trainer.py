@@ -53,7 +53,7 @@ class Trainer:
         self.batch_size, self._seed = batch_size, seed
         self._ema_decay, self._clip_norm = ema_decay, clip_norm
         self._parts = accumulation_steps
-        # AutoGraph's reading of the step takes longer than its tracing: a loop is a tf.while_loop.
+        # AutoGraph's reading of the step takes seconds: a loop is a tf.while_loop.
         self._step = tf.function(
             self.replica_step, jit_compile=jit_compile or None, autograph=False
         )

@@ -155,6 +155,11 @@ def test_what_is_missing_is_named(parameters, expected):
         chosen(*parameters)
 
 
+def test_text_is_given_to_what_takes_text():
+    optimizer = chosen("ConditionalGradient", "{0}.lambda_ = 1.0", "{0}.ord = 'nuclear'")
+    assert optimizer.ord == "nuclear"
+
+
 def test_an_optimizer_around_itself_is_named():
     around = {"SWA": "Lookahead", "Lookahead": "SWA"}
     circle = [f"tfa.optimizers.{a}.optimizer = @tfa.optimizers.{b}()" for a, b in around.items()]

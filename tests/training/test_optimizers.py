@@ -159,5 +159,6 @@ def test_what_is_told_of_training_s_average_is_nothing_where_it_has_no_effect(us
         ours,
         "train.optimizer = @keras.optimizers.SGD()",
         f"keras.optimizers.SGD.use_ema = {use_ema}",
+        "keras.optimizers.Adam.use_ema = True",  # which is not the one chosen
     )
     assert config.ema_decay(config.parameters(config.operative_text())) == expected
