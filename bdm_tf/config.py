@@ -13,22 +13,18 @@ from absl import logging
 
 from bdm_tf.errors import UserError
 
-# A run may go on with other values of these: they change when things happen, with how much memory
-# or on what device, not what is learnt.
+# A run may go on with other values of these, and of all that samples are drawn with: they change
+# when things happen, with how much memory or on what device, not what is learnt.
 CADENCES = frozenset(
     f"train.{name}"
     for name in (
         "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
-        "eval_every eval_images sample_every sample_images sample_num_steps sample_sampler "
-        "accumulation_steps async_checkpoints jit_compile"
+        "eval_every eval_images accumulation_steps async_checkpoints jit_compile"
     ).split()
-) | {
-    "sample.num_steps",
-    "sample.clip",
-    "UNet.remat",
-    "DCT.method",
-    "export_saved_model.chunk_size",
-}
+) | {"UNet.remat", "DCT.method", "export_saved_model.chunk_size"}
+_SAMPLING = ("sample.", "train.sample_")
+# What runs of version 0.1.0 did not note, and get when they go on.
+_NOTED_SINCE = frozenset({"Model.spectrum_sha256"})
 
 _MADE = re.compile(r"@([\w.]+)\(\)")
 _AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
@@ -166,7 +162,7 @@ def _owner(name: str) -> str:
 
 def operative_text() -> str:
     """What was bound, and every parameter of what was called, defaults included; sorted lines."""
-    values = {**parameters(gin.config_str(max_line_length=100_000)), **called_parameters()}
+    values = {**called_parameters(), **parameters(gin.config_str(max_line_length=100_000))}
     return "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
 
 
@@ -206,13 +202,32 @@ def _in_full(selector: str) -> str:
 
 
 def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[str]:
-    """What differs between two operative texts, as readable lines; `ignore` holds names."""
+    """What differs between two operative texts, as readable lines.
+
+    A parameter that is not there is the same as one that is None.
+
+    Args:
+        old, new: operative texts.
+        ignore: names that may differ, as may all that samples are drawn with.
+    """
     a, b = parameters(old), parameters(new)
+    samplers = _made_for_sampling(a) | _made_for_sampling(b)
     return [
         f"{name}: {a.get(name, '(absent)')} there, {b.get(name, '(absent)')} here"
         for name in sorted(a.keys() | b.keys())
-        if name not in ignore and a.get(name) != b.get(name)
+        if a.get(name, "None") != b.get(name, "None")
+        and not (name in ignore or name.startswith(_SAMPLING) or _owner(name) in samplers)
+        and not (name in _NOTED_SINCE and name not in a)
     ]
+
+
+def _made_for_sampling(values: dict[str, str]) -> set[str]:
+    """What is made for samplers' parameters alone."""
+    made = {True: set[str](), False: set[str]()}
+    for name, value in values.items():
+        if name.startswith(("Model.", "train.", "sample.")):
+            made[name.startswith(_SAMPLING)] |= _made_for(value, values)
+    return made[True] - made[False]
 
 
 def run_name(files: Sequence[str]) -> str:

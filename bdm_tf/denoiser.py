@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
+from bdm_tf.projections import NoProjection, Projection
+from bdm_tf.spectrum import Spectrum, check_shape
 
 
 class Denoiser:
@@ -14,27 +16,35 @@ class Denoiser:
     Args:
         network: `network(z_t [B, H, W, C], t [B])` predicts in pixel space.
         process: the diffusion process it was trained on.
-        clip: keep x_hat within [-1, 1] in pixel space and take the noise from what is left. The
-            mean of images lies in that range, so a perfect network is not touched; the estimates
-            of an unfinished one no longer diverge.
+        projection: bounds on the estimate of the image; None is `NoProjection`. The noise is taken
+            from what is left.
         parametrisation: what the network predicts; None is `PredictEps`.
         prior: where samples begin; None is `StandardNormal`.
+        spectrum: of the training images, which some projections, parametrisations and time grids
+            need.
+
+    Raises:
+        UserError: the spectrum is of images of another shape.
     """
 
     def __init__(
         self,
         network,
         process,
-        clip: bool = False,
+        projection: Projection | None = None,
         *,
         parametrisation: Parametrisation | None = None,
         prior: Prior | None = None,
+        spectrum: Spectrum | None = None,
     ):
         self.network = network
         self.process = process
+        self.projection = projection or NoProjection()
         self.parametrisation = parametrisation or PredictEps()
         self.prior = prior or StandardNormal()
-        self.clip = clip
+        self.spectrum = spectrum
+        if spectrum is not None:
+            check_shape(spectrum, process)
 
     def __call__(
         self, z_t: tf.Tensor, t: tf.Tensor, dropout_seed: tf.Tensor | None = None
@@ -46,19 +56,29 @@ class Denoiser:
             t: times `[B]`.
             dropout_seed: int32 `[2]`, or None for no dropout.
         """
-        process, basis = self.process, self.process.basis
+        process, basis, spectrum = self.process, self.process.basis, self.spectrum
         u_f = basis.to_frequency(self.predict(z_t, t, dropout_seed))
         u_t = basis.to_frequency(z_t)
-        u_eps_hat, u_x_hat = self.parametrisation.coefficients(process, u_f=u_f, u_t=u_t, t=t)
-        if self.clip:
-            u_x_hat = basis.to_frequency(tf.clip_by_value(basis.to_pixel(u_x_hat), -1.0, 1.0))
-            u_eps_hat = process.u_eps_from_u_x(u_t, u_x_hat, t)
-        return u_eps_hat, u_x_hat
+        u_eps_hat, free = self.parametrisation.coefficients(
+            process, u_f=u_f, u_t=u_t, t=t, spectrum=spectrum
+        )
+        u_x_hat = self.projection(free, process=process, spectrum=spectrum, t=t)
+        if u_x_hat is free:
+            return u_eps_hat, free
+        moved = process.u_eps_from_u_x(u_t, u_x_hat, t)
+        return tf.where(u_x_hat == free, u_eps_hat, moved), u_x_hat
 
     def predict(
         self, z_t: tf.Tensor, t: tf.Tensor, dropout_seed: tf.Tensor | None = None
     ) -> tf.Tensor:
         """Returns the network's own output, `[B, H, W, C]` in pixel space."""
+        seen = self.parametrisation.network_input(self.process, z_t, t, self.spectrum)
         if dropout_seed is None:
-            return self.network(z_t, t)
-        return self.network(z_t, t, dropout_seed)
+            return self.network(seen, t)
+        return self.network(seen, t, dropout_seed)
+
+    def target(self, *, x: tf.Tensor, eps: tf.Tensor, z_t: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """What a perfect network would answer; see `Parametrisation.target`."""
+        return self.parametrisation.target(
+            self.process, x=x, eps=eps, z_t=z_t, t=t, spectrum=self.spectrum
+        )

@@ -40,7 +40,7 @@ class ExportedModel(tf.Module):
         shape = model.image_shape
         chunk_shape = (chunk_size, *shape)
         # Not attributes: tf.Module would track the Keras layers inside.
-        denoiser, process = model.denoiser(settings.clip), model.process
+        denoiser, process = model.denoiser(settings.projection), model.process
         sampler = settings.sampler
         default_steps = settings.num_steps
 
@@ -204,7 +204,9 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "num_steps": settings.num_steps,
         "allowed_num_steps": settings.sampler.allowed_steps(model.process),
         "other_num_steps": settings.sampler.about_steps(model.process),
-        "clip": settings.clip,
+        "projection": type(settings.projection).__name__,
+        "grid": type(settings.sampler.grid).__name__,
+        "evaluations": settings.sampler.evaluations(settings.num_steps),
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

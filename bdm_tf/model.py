@@ -11,12 +11,16 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, sha256, write_npz
+from bdm_tf.files import sha256
+from bdm_tf.fitted import load_spectrum, prepare_prior
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
-from bdm_tf.priors import Batches, Prior, StandardNormal
+from bdm_tf.priors import Prior, StandardNormal
+from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.spectrum import Spectrum
+from bdm_tf.times import TimeDistribution, UniformTimes
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 
 
@@ -31,6 +35,12 @@ class Model:
         objective: its loss.
         parametrisation: what the network predicts; None is `PredictEps`.
         prior: where sampling starts; None is `StandardNormal`.
+        times: what times it is trained at; None is `UniformTimes`.
+        spectrum_sha256: of the training images' spectrum, which training notes in config.gin; None
+            takes any.
+
+    Attributes:
+        spectrum: of the training images, once `use_spectrum` was called.
 
     Raises:
         UserError: the parts do not go together.
@@ -44,32 +54,62 @@ class Model:
         objective: Objective,
         parametrisation: Parametrisation | None = None,
         prior: Prior | None = None,
+        times: TimeDistribution | None = None,
+        spectrum_sha256: str | None = None,
     ):
         self.image_shape = tuple(image_shape)
         self.process = process(image_shape=self.image_shape)
         self.objective = objective
         self.parametrisation = parametrisation or PredictEps()
         self.prior = prior or StandardNormal()
+        self.times = times or UniformTimes()
+        self.spectrum: Spectrum | None = None
+        self._spectrum_sha256 = spectrum_sha256
         self.network = network(image_shape=self.image_shape)
         self.ema_network = network(image_shape=self.image_shape, name="ema")
         self.parametrisation.check(self.process)
         objective.check(self.denoiser())
+        self.times.check(self.process)
+        if objective.needs_uniform_times and not isinstance(self.times, UniformTimes):
+            raise UserError(
+                f"{type(objective).__name__} is an integral over uniform times: give Model.times = "
+                "@UniformTimes()"
+            )
 
-    def denoiser(self, clip: bool = False) -> Denoiser:
+    def denoiser(self, projection: Projection | None = None) -> Denoiser:
         """The denoiser with the averaged weights, which samples are drawn with."""
-        return self._denoiser(self.ema_network, clip)
+        return self._denoiser(self.ema_network, projection)
 
     def learner(self) -> Denoiser:
         """The denoiser with the weights that are being trained."""
-        return self._denoiser(self.network, clip=False)
+        return self._denoiser(self.network, None)
 
-    def _denoiser(self, network, clip: bool) -> Denoiser:
+    def times_at(self, places: tf.Tensor) -> tf.Tensor:
+        """Training times `[B]` from numbers `[B]` that are uniform in [0, 1]."""
+        return self.times(self.process, places, self.spectrum)
+
+    def use_spectrum(self, spectrum: Spectrum, name: str) -> None:
+        """Takes the training images' spectrum; `name` is where it comes from.
+
+        Raises:
+            UserError: it is not the one that the run began with.
+        """
+        if self._spectrum_sha256 not in (None, spectrum.sha256()):
+            raise UserError(
+                f"{name} is not the one that the run was trained with: its SHA-256 is not "
+                f"{self._spectrum_sha256[:16]}... Bring that back; or remove it, and the training "
+                "command measures it anew"
+            )
+        self.spectrum = spectrum
+
+    def _denoiser(self, network, projection: Projection | None) -> Denoiser:
         return Denoiser(
             network,
             self.process,
-            clip,
+            projection,
             parametrisation=self.parametrisation,
             prior=self.prior,
+            spectrum=self.spectrum,
         )
 
 
@@ -80,11 +120,26 @@ class SampleSettings:
     Args:
         sampler: the sampler.
         num_steps: its number of steps, T.
-        clip: see `Denoiser`.
+        projection: bounds on the estimate of the image; None is `NoProjection`.
+        clip: what `PixelClip` was called: True is that, False `NoProjection`.
+
+    Raises:
+        UserError: both are given.
     """
 
-    def __init__(self, sampler: Sampler, num_steps: int = 1000, clip: bool = False):
-        self.sampler, self.num_steps, self.clip = sampler, num_steps, clip
+    def __init__(
+        self,
+        sampler: Sampler,
+        num_steps: int = 1000,
+        projection: Projection | None = None,
+        clip: bool | None = None,
+    ):
+        if clip and projection is not None:
+            raise UserError(
+                "sample.clip = True is sample.projection = @PixelClip(); give one of the two"
+            )
+        self.sampler, self.num_steps = sampler, num_steps
+        self.projection = projection or (PixelClip() if clip else NoProjection())
 
 
 def build_model() -> Model:
@@ -152,37 +207,12 @@ def restore_average(model: Model, checkpoint: str) -> None:
     saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
 
 
-def prepare_prior(model: Model, workdir: str, batches: Batches | None = None) -> None:
-    """Gives a model the prior of a workdir; fits and writes it, if it is not there yet.
-
-    Args:
-        model: the model.
-        workdir: where `prior.npz` is, or is to be.
-        batches: see `Prior.fit`; without, the prior must be there.
-
-    Raises:
-        UserError: it is not, or cannot be read or fitted.
-    """
-    path = os.path.join(workdir, "prior.npz")
-    if tf.io.gfile.exists(path):
-        try:
-            model.prior.restore(read_npz(path))
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{path} cannot be read: {error}; remove it, and training writes it anew"
-            ) from error
-    elif model.prior.is_fitted and batches is not None:
-        print(f"fitting {type(model.prior).__name__} to the training images", flush=True)
-        arrays = model.prior.fit(batches, model.process)
-        try:
-            write_npz(path, arrays)
-        except (OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{path} cannot be written: {error}; make room, and the same command goes on"
-            ) from error
-        model.prior.restore(arrays)
-    elif model.prior.is_fitted:
-        raise UserError(f"{path} is missing: the training command writes it")
+def needs_spectrum(model: Model, *settings: SampleSettings) -> list[str]:
+    """The names of those parts that need the training images' spectrum."""
+    parts: list = [model.parametrisation, model.times]
+    for chosen in settings:
+        parts += [chosen.projection, chosen.sampler.grid]
+    return [type(part).__name__ for part in parts if part.needs_spectrum]
 
 
 def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
@@ -203,4 +233,5 @@ def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
     model = build_model()
     restore_average(model, checkpoint)
     prepare_prior(model, workdir)
+    load_spectrum(model, workdir)
     return model, checkpoint_step(checkpoint)

@@ -13,7 +13,13 @@ from bdm_tf.parametrisations import PredictStep
 
 
 class Objective(abc.ABC):
-    """A loss of single examples."""
+    """A loss of single examples.
+
+    Attributes:
+        needs_uniform_times: whether it is what it says for times uniform in [0, 1] alone.
+    """
+
+    needs_uniform_times = False
 
     @abc.abstractmethod
     def __call__(
@@ -24,7 +30,7 @@ class Objective(abc.ABC):
         Args:
             denoiser: with the network that learns.
             x: images `[B, H, W, C]` in [-1, 1].
-            t: times `[B]`, uniform in [0, 1].
+            t: times `[B]` in [0, 1].
             noise: standard normal, shaped like `x`.
             dropout_seed: int32 `[2]`, or None for no dropout.
         """
@@ -46,7 +52,7 @@ class PredictionMSE(Objective):
         process = denoiser.process
         eps = process.basis.noise(noise)
         z_t = process.diffuse(x, t, eps)
-        target = denoiser.parametrisation.target(process, x=x, eps=eps, z_t=z_t, t=t)
+        target = denoiser.target(x=x, eps=eps, z_t=z_t, t=t)
         return _mean(tf.square(denoiser.predict(z_t, t, dropout_seed) - target))
 
 
@@ -125,7 +131,7 @@ class StepMSE(Objective):
         t = process.on_grid(t)
         eps = process.basis.noise(noise)
         z_t = process.diffuse(x, t, eps)
-        target = denoiser.parametrisation.target(process, x=x, eps=eps, z_t=z_t, t=t)
+        target = denoiser.target(x=x, eps=eps, z_t=z_t, t=t)
         error = tf.square(denoiser.predict(z_t, t, dropout_seed) - target)
         return 0.25 * tf.reduce_sum(error, axis=[1, 2, 3])
 

@@ -8,19 +8,30 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
+from bdm_tf.spectrum import needed
 
 _LEAST_SIGNAL = 1e-12  # alpha / sigma; the paper's is 7e-6
 
 
 class Parametrisation(abc.ABC):
-    """Reads f_theta(z_t, t), a prediction in pixel space, `[B, H, W, C]`."""
+    """Reads f_theta(z_t, t), a prediction in pixel space, `[B, H, W, C]`.
+
+    Attributes:
+        needs_spectrum: whether it needs the training images' `Spectrum`.
+    """
+
+    needs_spectrum = False
 
     def check(self, process) -> None:
         """Raises a `UserError` if noise and image do not follow from it in this process."""
         return
 
+    def network_input(self, process, z_t, t, spectrum=None) -> tf.Tensor:
+        """What the network is shown of z_t, `[B, H, W, C]` in pixel space."""
+        return z_t
+
     @abc.abstractmethod
-    def target(self, process, *, x, eps, z_t, t) -> tf.Tensor:
+    def target(self, process, *, x, eps, z_t, t, spectrum=None) -> tf.Tensor:
         """What a perfect network would answer to `z_t`, `[B, H, W, C]` in pixel space.
 
         Args:
@@ -29,10 +40,11 @@ class Parametrisation(abc.ABC):
             eps: the noise in `z_t`, in pixel space.
             z_t: `process.diffuse(x, t, eps)`.
             t: times `[B]`.
+            spectrum: of the training images, where it is known.
         """
 
     @abc.abstractmethod
-    def coefficients(self, process, *, u_f, u_t, t) -> tuple[tf.Tensor, tf.Tensor]:
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns `u_eps_hat` and `u_x_hat`, `[B, H, W, C]`.
 
         Args:
@@ -40,6 +52,7 @@ class Parametrisation(abc.ABC):
             u_f: coefficients of the prediction.
             u_t: coefficients of z_t.
             t: times `[B]`.
+            spectrum: of the training images, where it is known.
 
         Raises:
             UserError: the two do not follow from such a prediction.
@@ -60,10 +73,10 @@ class PredictEps(Parametrisation):
                 "min_scale to 0.001 (Eq. 26), or choose PredictX"
             )
 
-    def target(self, process, *, x, eps, z_t, t):
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
         return eps
 
-    def coefficients(self, process, *, u_f, u_t, t):
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
         return u_f, process.u_x_from_u_eps(u_t, u_f, t)
 
 
@@ -71,10 +84,10 @@ class PredictEps(Parametrisation):
 class PredictX(Parametrisation):
     """`f = x_hat`: Appendix B's ablation, and Cold Diffusion's network."""
 
-    def target(self, process, *, x, eps, z_t, t):
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
         return x
 
-    def coefficients(self, process, *, u_f, u_t, t):
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
         return process.u_eps_from_u_x(u_t, u_f, t), u_f
 
 
@@ -82,10 +95,10 @@ class PredictX(Parametrisation):
 class PredictResidual(Parametrisation):
     """`f = x_hat - z_t`: Soft Diffusion's network."""
 
-    def target(self, process, *, x, eps, z_t, t):
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
         return x - z_t
 
-    def coefficients(self, process, *, u_f, u_t, t):
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
         u_x = u_f + u_t
         return process.u_eps_from_u_x(u_t, u_x, t), u_x
 
@@ -102,12 +115,12 @@ class PredictV(Parametrisation):
         if process.is_deterministic:
             raise UserError("PredictV needs noise, but sigma_t is 0: choose PredictX")
 
-    def target(self, process, *, x, eps, z_t, t):
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
         cosine, sine, _ = self._angle(process, t)
         basis = process.basis
         return basis.to_pixel(cosine * basis.to_frequency(eps) - sine * basis.to_frequency(x))
 
-    def coefficients(self, process, *, u_f, u_t, t):
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
         cosine, sine, length = self._angle(process, t)
         u_t = u_t / length
         return sine * u_t + cosine * u_f, cosine * u_t - sine * u_f
@@ -116,6 +129,65 @@ class PredictV(Parametrisation):
         alpha_t, sigma_t = process.alpha_sigma(t)
         length = tf.sqrt(alpha_t**2 + sigma_t**2)
         return alpha_t / length, sigma_t / length, length
+
+
+@gin.register
+class PredictPreconditioned(Parametrisation):
+    """Each frequency's output on one scale: `u_x_hat = m + c_skip (u_t - alpha_t m) + c_out u_f`.
+
+    With m and C the mean and variance of the training images' coefficients and `s^2 = alpha_t^2 C
+    + sigma_t^2` the variance of u_t,
+
+        c_skip = alpha_t C / s^2        c_out = sigma_t sqrt(C) / s        c_in = 1 / s
+
+    so that what the network is to predict has mean 0 and variance 1 at every frequency and time,
+    and an error of it never counts for more than the images' own standard deviation sqrt(C). It is
+    the preconditioning of Karras et al., "Elucidating the Design Space of Diffusion-Based
+    Generative Models" (2022), for each frequency: with `C = sigma_d^2` and `a_t = 1` it is theirs.
+    A coefficient that never varies (C = 0) is its mean, and the network's output is not read.
+    Not in the paper.
+
+    Args:
+        scale_input: show the network `V c_in (u_t - alpha_t m)` in place of z_t.
+    """
+
+    needs_spectrum = True
+
+    def __init__(self, scale_input: bool = False):
+        self._scale_input = scale_input
+
+    def check(self, process):
+        if process.is_deterministic:
+            raise UserError("PredictPreconditioned needs noise, but sigma_t is 0: choose PredictX")
+
+    def network_input(self, process, z_t, t, spectrum=None):
+        if not self._scale_input:
+            return z_t
+        spectrum = needed(spectrum, type(self).__name__)
+        alpha, _, length, _ = self._scales(process, t, spectrum)
+        u_t = process.basis.to_frequency(z_t)
+        return process.basis.to_pixel((u_t - alpha * spectrum.mean) / length)
+
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
+        spectrum = needed(spectrum, type(self).__name__)
+        alpha, sigma, length, deviation = self._scales(process, t, spectrum)
+        basis = process.basis
+        # In units of the standard deviation; a coefficient that never varies is 0.
+        u = tf.math.divide_no_nan(basis.to_frequency(x) - spectrum.mean, deviation)
+        u_eps = basis.to_frequency(eps)
+        return basis.to_pixel((sigma * u - alpha * deviation * u_eps) / length)
+
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
+        spectrum = needed(spectrum, type(self).__name__)
+        alpha, sigma, length, deviation = self._scales(process, t, spectrum)
+        cosine, sine = alpha * deviation / length, sigma / length
+        u_t = (u_t - alpha * spectrum.mean) / length
+        u_x_hat = spectrum.mean + deviation * (cosine * u_t + sine * u_f)
+        return sine * u_t - cosine * u_f, u_x_hat
+
+    def _scales(self, process, t, spectrum):
+        alpha, sigma = process.alpha_sigma(t)
+        return alpha, sigma, tf.sqrt(alpha**2 * spectrum.variance + sigma**2), spectrum.deviation
 
 
 @gin.register
@@ -136,12 +208,12 @@ class PredictStep(Parametrisation):
                 "@ConstantNoise() without variance_preserving"
             )
 
-    def target(self, process, *, x, eps, z_t, t):
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
         basis = process.basis
         alpha_s, _ = process.alpha_sigma(t - 1.0 / process.num_steps)
         return basis.to_pixel(alpha_s * basis.to_frequency(x)) - z_t
 
-    def coefficients(self, process, *, u_f, u_t, t):
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
         raise UserError(
             "PredictStep predicts the image one step earlier, neither noise nor the clean image: "
             "sample with IHDMSampler"

@@ -22,6 +22,10 @@ def blurring(sigma_blur_max=2.0, basis=None):
     return BlurringProcess((4, 4, 2), basis=basis, noise=CosineSchedule(), blur=blur)
 
 
+def variance_preserving():
+    return BlurringProcess((4, 4, 2), blur=BlurSchedule(2.0), variance_preserving=True)
+
+
 def ihdm(num_steps=10, sigma=0.02):
     blur = LogBlur(0.5, 3.0, num_steps=num_steps)
     return BlurringProcess((4, 4, 2), noise=ConstantNoise(sigma), blur=blur)

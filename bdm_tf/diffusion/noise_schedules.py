@@ -13,6 +13,8 @@ import math
 import gin
 import tensorflow as tf
 
+_HALVINGS = 30  # of [0, 1], to find a time to float32
+
 
 class NoiseSchedule(abc.ABC):
     """a_t and sigma_t for t in [0, 1]; log-SNR is `log(a_t^2 / sigma_t^2)`.
@@ -35,6 +37,24 @@ class NoiseSchedule(abc.ABC):
     @abc.abstractmethod
     def logsnr_slope(self, t: tf.Tensor) -> tf.Tensor:
         """Returns `d logsnr(t) / dt`, never positive, shaped like `t`."""
+
+    def log_noise_to_signal(self, t: tf.Tensor) -> tf.Tensor:
+        """`log(sigma_t / a_t)` for t `[B]`; its mean, if frequencies have their own."""
+        a_t, sigma_t = self.a_sigma(t[:, None, None, None])
+        return tf.reduce_mean(tf.math.log(sigma_t / a_t), axis=[1, 2, 3])
+
+    def time_at(self, log_noise_to_signal: tf.Tensor) -> tf.Tensor:
+        """The inverse of `log_noise_to_signal`, `[B]`, by bisection where no form is known."""
+        wanted = log_noise_to_signal
+
+        def halve(i, low, high):
+            middle = 0.5 * (low + high)
+            above = self.log_noise_to_signal(middle) > wanted
+            return i + 1, tf.where(above, low, middle), tf.where(above, middle, high)
+
+        ends = [tf.zeros_like(wanted), tf.ones_like(wanted)]
+        _, low, high = tf.while_loop(lambda i, *_: i < _HALVINGS, halve, [0, *ends])
+        return 0.5 * (low + high)
 
     def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Times at which a likelihood is best estimated, from numbers uniform in [0, 1].
@@ -91,12 +111,15 @@ class CosineSchedule(NoiseSchedule):
         a_t, sigma_t = self.a_sigma(t)
         return -2.0 * self._slope / (a_t * sigma_t)
 
+    def time_at(self, log_noise_to_signal: tf.Tensor) -> tf.Tensor:
+        """Returns `(phi - phi_0) / (phi_1 - phi_0)` with `tan(phi) = sigma / a`."""
+        t = (tf.atan(tf.exp(log_noise_to_signal)) - self._phi_0) / self._slope
+        return tf.clip_by_value(t, 0.0, 1.0)
+
     def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Times whose log-SNR is uniform, and their density."""
         highest, lowest = self.logsnr(0.0), self.logsnr(1.0)
-        logsnr = highest + (lowest - highest) * places
-        t = (tf.atan(tf.exp(-0.5 * logsnr)) - self._phi_0) / self._slope
-        t = tf.clip_by_value(t, 0.0, 1.0)
+        t = self.time_at(-0.5 * (highest + (lowest - highest) * places))
         return t, self.logsnr_slope(t) / (lowest - highest)
 
     def importance_probability(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:

@@ -171,6 +171,14 @@ class BlurringProcess:
         scaling = self._blur.log_scaling_slope(t, self._frequencies_squared)
         return self._noise.logsnr_slope(t) + 2.0 * scaling
 
+    def log_noise_to_signal(self, t: tf.Tensor) -> tf.Tensor:
+        """See `NoiseSchedule.log_noise_to_signal`."""
+        return self._noise.log_noise_to_signal(tf.convert_to_tensor(t, tf.float32))
+
+    def time_at(self, log_noise_to_signal: tf.Tensor) -> tf.Tensor:
+        """See `NoiseSchedule.time_at`."""
+        return self._noise.time_at(log_noise_to_signal)
+
     def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """See `NoiseSchedule.importance_times`."""
         return self._noise.importance_times(places)

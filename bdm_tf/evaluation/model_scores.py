@@ -84,7 +84,8 @@ class EvalLoss(_OverImages):
     def _values(self, images, numbers, places):
         model, x = self._model, to_unit_range(images)
         noise = normal(self._seeds(numbers), 0, x.shape[1:])
-        return {"loss": model.objective(model.denoiser(), x, places, noise)}
+        t = model.times_at(places)
+        return {"loss": model.objective(model.denoiser(), x, t, noise)}
 
     def result(self) -> dict[str, dict]:
         means, shared = self._averages()

@@ -13,12 +13,12 @@ from bdm_tf.cluster import Cluster
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
+from bdm_tf.fitted import load_spectrum, prepare_prior
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.model import (
     Model,
     build_model,
     build_sample_settings,
-    prepare_prior,
     restore_average,
     use_config,
 )
@@ -78,6 +78,8 @@ class TrainedRun:
         """Takes the weights of a checkpoint."""
         if not self.model.prior.variables:  # a run that is watched may have it only now
             prepare_prior(self.model, self._workdir)
+        if self.model.spectrum is None:
+            load_spectrum(self.model, self._workdir)
         restore_average(self.model, checkpoint)
         weights = hashlib.sha256()
         for variable in raw_variables(self.model.ema_network.trainable_variables):
@@ -94,14 +96,14 @@ class TrainedRun:
             "ema_decay": self._ema_decay,
             "sampler": type(settings.sampler).__name__,
             "num_steps": num_steps or settings.num_steps,
-            "clip": settings.clip,
+            "projection": type(settings.projection).__name__,
             "model": self._parts,
         }
 
     def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
         """A function that draws a batch of the seed `[0, seed]` with the weights of the moment."""
         shape = (batch_size // self._strategy.num_replicas_in_sync, *self.image_shape)
-        denoiser, sampler = self.model.denoiser(self._settings.clip), self._settings.sampler
+        denoiser, sampler = self.model.denoiser(self._settings.projection), self._settings.sampler
         steps = num_steps or self._settings.num_steps
         sampler.check(denoiser, steps, "evaluate.num_steps (0 is the model's own)")
 
@@ -137,6 +139,7 @@ class ShippedModel:
     def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
         info = self.info
+        before = "PixelClip" if info.get("clip") else "NoProjection"  # exported by 0.1.0
         return {
             "step": info["step"],
             "seed": seed,
@@ -144,7 +147,7 @@ class ShippedModel:
             "weights_sha256": self._weights,
             "sampler": info["sampler"],
             "num_steps": num_steps or info["num_steps"],
-            "clip": info.get("clip", False),
+            "projection": info.get("projection", before),
             "model": _parts(info["config"]),
             "exported_by": info["versions"],
         }

@@ -2,7 +2,31 @@
 
 from bdm_tf.sampling.ancestral import AncestralSampler
 from bdm_tf.sampling.ddim import DDIMSampler
+from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
+from bdm_tf.sampling.grids import (
+    FittedGrid,
+    KarrasGrid,
+    LogSNRGrid,
+    PowerGrid,
+    TimeGrid,
+    UniformGrid,
+)
+from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
 
-__all__ = ["AncestralSampler", "DDIMSampler", "IHDMSampler", "MomentumSampler", "NaiveSampler"]
+__all__ = [
+    "AncestralSampler",
+    "DDIMSampler",
+    "DPMSolver2MSampler",
+    "FittedGrid",
+    "HeunSampler",
+    "IHDMSampler",
+    "KarrasGrid",
+    "LogSNRGrid",
+    "MomentumSampler",
+    "NaiveSampler",
+    "PowerGrid",
+    "TimeGrid",
+    "UniformGrid",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
+from bdm_tf.sampling.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
 
 
@@ -15,21 +16,23 @@ class AncestralSampler(Sampler):
     Args:
         last_step: "x_hat" returns the estimate of the image at t = 1/T, without noise; "noisy"
             is Appendix A.1 to the letter, a draw of the last step's distribution as well.
+        grid: the times of the steps; None is `UniformGrid`.
     """
 
-    def __init__(self, last_step: str = "x_hat"):
+    def __init__(self, last_step: str = "x_hat", grid: TimeGrid | None = None):
+        super().__init__(grid)
         if last_step not in ("x_hat", "noisy"):
             raise ValueError(f'last_step={last_step!r} must be "x_hat" or "noisy"')
         self._last_step = last_step
 
-    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+    def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         process = denoiser.process
         _, u_x_hat = denoiser(z_t, tf.fill([z_t.shape[0]], t))
         coeff_u_t, coeff_u_x, sigma2 = process.denoising_distribution(s=[s], t=[t])
         mean = coeff_u_t * process.basis.to_frequency(z_t) + coeff_u_x * u_x_hat
         # White noise is white in every orthonormal basis, so it is drawn as coefficients.
         u_s = mean + tf.sqrt(sigma2) * noise
-        return tf.where(is_last, u_x_hat, u_s) if self._last_step == "x_hat" else u_s
+        return tf.where(is_last & (self._last_step == "x_hat"), u_x_hat, u_s), memory
 
     def check(self, denoiser, num_steps=None, name="num_steps"):
         super().check(denoiser, num_steps, name)

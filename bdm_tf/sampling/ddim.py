@@ -1,27 +1,44 @@
-"""Deterministic sampling (DDIM): the noise estimate is kept from step to step."""
+"""DDIM: the noise estimate is kept from step to step, or a part of it drawn anew."""
 
 from __future__ import annotations
 
 import gin
 import tensorflow as tf
 
+from bdm_tf.errors import UserError
+from bdm_tf.sampling.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
 
 
 @gin.register
 class DDIMSampler(Sampler):
-    """`u_s = alpha_s u_x_hat + sigma_s u_eps_hat` per frequency; random only in z_1.
+    """`u_s = alpha_s u_x_hat + sigma_s (k u_eps_hat + eta sqrt(1 - r) noise)` per frequency.
 
-    The blurring counterpart of Song et al., "Denoising Diffusion Implicit Models". The last step
-    returns u_x_hat. Nothing forgets the first steps' errors here, and `1 / alpha_t` magnifies them
-    where the blur is strong, so that single images diverge with a network that is not
-    perfect, unless the denoiser clips.
+    With `r = SNR_t / SNR_s` and `k = sqrt(1 - eta^2 (1 - r))` of each frequency: Song et al.,
+    "Denoising Diffusion Implicit Models" (2020), Eq. 12 and 16, whose sigma_t is `eta sigma_s
+    sqrt(1 - r)` here. With `eta = 0` nothing is random but z_1, with `eta = 1` it is ancestral
+    sampling (Eq. 22). The last step returns u_x_hat.
+
+    Args:
+        eta: the share of the noise that is drawn anew, in [0, 1].
+        grid: the times of the steps; None is `UniformGrid`.
     """
 
-    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+    def __init__(self, eta: float = 0.0, grid: TimeGrid | None = None):
+        super().__init__(grid)
+        if not 0 <= eta <= 1:
+            raise UserError(f"DDIMSampler.eta={eta} must lie in [0, 1]")
+        self._eta = eta
+
+    def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
+        process = denoiser.process
         u_eps_hat, u_x_hat = denoiser(z_t, tf.fill([z_t.shape[0]], t))
-        alpha_s, sigma_s = denoiser.process.alpha_sigma([s])
-        return tf.where(is_last, u_x_hat, alpha_s * u_x_hat + sigma_s * u_eps_hat)
+        alpha_s, sigma_s = process.alpha_sigma([s])
+        if self._eta:
+            one_minus_r = -tf.math.expm1(process.logsnr_difference([s], [t]))
+            kept = tf.sqrt(1.0 - self._eta**2 * one_minus_r)
+            u_eps_hat = kept * u_eps_hat + self._eta * tf.sqrt(one_minus_r) * noise
+        return tf.where(is_last, u_x_hat, alpha_s * u_x_hat + sigma_s * u_eps_hat), memory
 
     def check(self, denoiser, num_steps=None, name="num_steps"):
         super().check(denoiser, num_steps, name)

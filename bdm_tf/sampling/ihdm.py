@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictStep
+from bdm_tf.projections import NoProjection, PixelClip
 from bdm_tf.sampling.sampler import Sampler
 
 
@@ -22,17 +23,18 @@ class IHDMSampler(Sampler):
     """
 
     def __init__(self, delta: float = 0.025):
+        super().__init__()
         if delta < 0:
             raise ValueError(f"delta={delta} must not be negative")
         self._delta = delta
 
-    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+    def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         mean = z_t + denoiser.predict(z_t, tf.fill([z_t.shape[0]], t))
-        if denoiser.clip:  # blurred images stay within [-1, 1], too
+        if isinstance(denoiser.projection, PixelClip):  # blurred images stay within it, too
             mean = tf.clip_by_value(mean, -1.0, 1.0)
         basis = denoiser.process.basis
         z_s = mean + tf.where(is_last, 0.0, self._delta) * basis.noise(noise)
-        return basis.to_frequency(z_s)
+        return basis.to_frequency(z_s), memory
 
     def allowed_steps(self, process):
         return process.num_steps, process.num_steps
@@ -41,4 +43,9 @@ class IHDMSampler(Sampler):
         if not isinstance(denoiser.parametrisation, PredictStep):
             raise UserError("IHDMSampler goes with Model.parametrisation = @PredictStep() alone")
         denoiser.parametrisation.check(denoiser.process)
+        if not isinstance(denoiser.projection, (NoProjection, PixelClip)):
+            raise UserError(
+                f"IHDMSampler estimates no image that {type(denoiser.projection).__name__} could "
+                "bound: give NoProjection or PixelClip"
+            )
         self._check_num_steps(denoiser.process, num_steps, name)

@@ -24,10 +24,10 @@ class NaiveSampler(_OfLearntSteps):
     naive sampler if not.
     """
 
-    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+    def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         _, u_x_hat = denoiser(z_t, tf.fill([z_t.shape[0]], t))
         alpha_s, sigma_s = denoiser.process.alpha_sigma([s])
-        return alpha_s * u_x_hat + tf.where(is_last, 0.0, sigma_s) * noise
+        return alpha_s * u_x_hat + tf.where(is_last, 0.0, sigma_s) * noise, memory
 
 
 @gin.register
@@ -50,7 +50,7 @@ class MomentumSampler(_OfLearntSteps):
                 "MomentumSampler is for processes with a_t = 1: sample with AncestralSampler"
             )
 
-    def step(self, denoiser, z_t, *, t, s, noise, is_last):
+    def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         process = denoiser.process
         u_t = process.basis.to_frequency(z_t)
         _, u_x_hat = denoiser(z_t, tf.fill([z_t.shape[0]], t))
@@ -59,4 +59,4 @@ class MomentumSampler(_OfLearntSteps):
         share_lost = tf.math.divide_no_nan(variance_lost, sigma_t**2)
         eta = tf.where(is_last, 0.0, tf.sqrt(tf.maximum(variance_lost, 0.0))) * noise
         u = u_t + share_lost * (alpha_t * u_x_hat - u_t) + eta
-        return u + (alpha_s - alpha_t) * u_x_hat
+        return u + (alpha_s - alpha_t) * u_x_hat, memory

@@ -11,15 +11,33 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
+from bdm_tf.sampling.grids import TimeGrid, UniformGrid
+
+Memory = tuple[tf.Tensor, ...]
 
 
 class Sampler(abc.ABC):
-    """Draws images by `num_steps` steps from t = 1 to t = 0."""
+    """Draws images by `num_steps` steps from t = 1 to t = 0.
+
+    Args:
+        grid: the times of the steps; None is `UniformGrid`.
+    """
+
+    def __init__(self, grid: TimeGrid | None = None):
+        self.grid = grid or UniformGrid()
 
     @abc.abstractmethod
     def step(
-        self, denoiser: Denoiser, z_t: tf.Tensor, *, t: tf.Tensor, s: tf.Tensor, noise, is_last
-    ) -> tf.Tensor:
+        self,
+        denoiser: Denoiser,
+        z_t: tf.Tensor,
+        *,
+        t: tf.Tensor,
+        s: tf.Tensor,
+        noise: tf.Tensor,
+        is_last: tf.Tensor,
+        memory: Memory,
+    ) -> tuple[tf.Tensor, Memory]:
         """One step from t to s < t.
 
         Args:
@@ -28,10 +46,19 @@ class Sampler(abc.ABC):
             t, s: scalars.
             noise: standard normal, shaped like `z_t`.
             is_last: a boolean scalar; whether s is 0.
+            memory: what the step before returned, at first `self.memory`.
 
         Returns:
-            u_s, coefficients `[B, H, W, C]`.
+            u_s, coefficients `[B, H, W, C]`, and what the next step is to know.
         """
+
+    def memory(self, shape: Sequence[int]) -> Memory:
+        """What the first step, of images `shape`, knows of those before it."""
+        return ()
+
+    def evaluations(self, num_steps: int) -> int:
+        """Network evaluations that an image takes in so many steps."""
+        return num_steps
 
     def __call__(
         self,
@@ -48,7 +75,7 @@ class Sampler(abc.ABC):
             denoiser: a `Denoiser`.
             shape: `(n, H, W, C)`, static.
             seed: int32 `[2]`.
-            num_steps: T, network evaluations; an int or a scalar tensor, see `allowed_steps`.
+            num_steps: T, an int or a scalar tensor; see `allowed_steps` and `evaluations`.
             first: index of the first image; image i's noise depends on (seed, i) alone.
 
         Returns:
@@ -64,14 +91,24 @@ class Sampler(abc.ABC):
         seeds = image_seeds(seed, first, count)
         num_steps = self._checked(process, num_steps)
 
-        def step(k, z_t):
-            t, s = (self._time(process, v, num_steps) for v in (k, k - 1))
+        def step(k, z_t, memory):
+            t, s = tf.unstack(self._times(denoiser, tf.stack([k, k - 1]), num_steps))
             noise = normal(seeds, num_steps + 1 - k, image_shape)
-            u_s = self.step(denoiser, z_t, t=t, s=s, noise=noise, is_last=k == 1)
-            return k - 1, process.basis.to_pixel(u_s)
+            u_s, memory = self.step(
+                denoiser,
+                z_t,
+                t=t,
+                s=s,
+                noise=noise,
+                is_last=k == 1,
+                memory=memory,
+            )
+            return k - 1, process.basis.to_pixel(u_s), memory
 
-        z = denoiser.prior.draw(process, seeds, image_shape)
-        _, x = tf.while_loop(lambda k, _: k > 0, step, [num_steps, tf.ensure_shape(z, shape)])
+        z = tf.ensure_shape(denoiser.prior.draw(process, seeds, image_shape), shape)
+        _, x, _ = tf.while_loop(
+            lambda k, *_: k > 0, step, [num_steps, z, self.memory(shape)], parallel_iterations=1
+        )
         return x
 
     def allowed_steps(self, process) -> tuple[int, int | None]:
@@ -82,7 +119,7 @@ class Sampler(abc.ABC):
         """What another number of steps than the model's own does, in words."""
         fewest, most = self.allowed_steps(process)
         if most is None:
-            return "any number of steps: times are spread evenly over [0, 1]"
+            return "any number of steps"
         if fewest == most:
             return f"{most} steps alone: the network knows no other step; others are refused"
         return f"{fewest} to {most} steps, spread over the {most} that it learnt; more are refused"
@@ -101,6 +138,7 @@ class Sampler(abc.ABC):
             raise UserError(
                 f"{type(self).__name__} does not go with PredictStep: sample with IHDMSampler"
             )
+        self.grid.check(denoiser.process)
         self._check_num_steps(denoiser.process, num_steps, name)
 
     def _check_num_steps(self, process, num_steps: int | None, name: str) -> None:
@@ -123,11 +161,13 @@ class Sampler(abc.ABC):
         with tf.control_dependencies([check for check in checks if check is not None]):
             return tf.identity(num_steps)
 
-    def _time(self, process, k: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        """Time number k of `num_steps`; of those that were learnt, where they were counted."""
-        k, n = tf.cast(k, tf.float32), tf.cast(num_steps, tf.float32)
-        _, most = self.allowed_steps(process)
-        return k / n if most is None else tf.round(k * most / n) / most
+    def _times(self, denoiser: Denoiser, k: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+        """Times number k of `num_steps`; of those that were learnt, where they were counted."""
+        places = tf.cast(k, tf.float32) / tf.cast(num_steps, tf.float32)
+        _, most = self.allowed_steps(denoiser.process)
+        if most is not None:
+            return tf.round(places * most) / most
+        return self.grid.times(denoiser.process, places, denoiser.spectrum)
 
 
 def needs_noise(sampler: Sampler, denoiser: Denoiser) -> None:
@@ -136,4 +176,13 @@ def needs_noise(sampler: Sampler, denoiser: Denoiser) -> None:
         raise UserError(
             f"{type(sampler).__name__} needs noise, but sigma_t is 0: sample with MomentumSampler "
             "or NaiveSampler"
+        )
+
+
+def needs_continuous_time(sampler: Sampler, denoiser: Denoiser) -> None:
+    """Raises a `UserError` if the process has K steps, between which nothing was defined."""
+    if denoiser.process.num_steps is not None:
+        raise UserError(
+            f"{type(sampler).__name__} is for processes in continuous time; this one's blur has "
+            f"{denoiser.process.num_steps} steps: sample with AncestralSampler or DDIMSampler"
         )

@@ -92,7 +92,7 @@ def sampling_loop(model: Model, batch_size: int, cores: int) -> Step:
     """The sampler's loop for one core's images: from a seed and the number of the first image."""
     _check_divisible(batch_size, cores)
     settings = build_sample_settings(model)
-    denoiser = model.denoiser(settings.clip)
+    denoiser = model.denoiser(settings.projection)
     shape = (batch_size // cores, *model.image_shape)
 
     def sample(seed, first):

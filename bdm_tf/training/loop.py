@@ -13,13 +13,16 @@ from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError, check_counts, check_numbers
+from bdm_tf.fitted import find_spectrum, keep_spectrum, load_spectrum, prepare_prior
 from bdm_tf.model import (
     Model,
+    SampleSettings,
     build_model,
     build_sample_settings,
+    needs_spectrum,
     pin_basis,
-    prepare_prior,
 )
+from bdm_tf.projections import Projection
 from bdm_tf.replicas import on_replicas
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import (
@@ -36,7 +39,7 @@ from bdm_tf.training.strategy import default_jit_compile, describe
 from bdm_tf.training.trainer import Trainer
 from bdm_tf.training.workdir import Workdir
 
-_FIT_BATCH = 500  # images at a time, when a prior is fitted
+_FIT_BATCH = 500  # images at a time, when a prior is fitted or a spectrum measured
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
@@ -86,7 +89,8 @@ def train(
     sample_every: int = 5000,
     sample_images: int = 64,
     sample_sampler: Sampler | None = None,
-    sample_num_steps: int = 100,
+    sample_num_steps: int | None = None,
+    sample_projection: Projection | None = None,
 ) -> int | None:
     """Trains a model in a workdir, or goes on with the run that is there.
 
@@ -113,8 +117,9 @@ def train(
         async_checkpoints: whether training goes on while checkpoints are written.
         init_from: a workdir or a checkpoint whose averaged weights a new run begins with.
         eval_images: at most so many images of the evaluation split are used.
-        sample_images, sample_sampler, sample_num_steps: the grids drawn during training; the
-            sampler None is that of `sample`. They clip (see `Denoiser`), whatever `sample` does.
+        sample_images: how many images the grids drawn during training have.
+        sample_sampler, sample_num_steps, sample_projection: how they are drawn; None is as `sample`
+            does.
 
     Returns:
         None, or the number of the signal that stopped it.
@@ -126,7 +131,9 @@ def train(
     check_counts(
         "train", 1, num_steps=num_steps, batch_size=batch_size, steps_per_call=steps_per_call
     )
-    check_counts("train", 1, keep_checkpoints=keep_checkpoints, sample_num_steps=sample_num_steps)
+    check_counts("train", 1, keep_checkpoints=keep_checkpoints)
+    if sample_num_steps is not None:
+        check_counts("train", 1, sample_num_steps=sample_num_steps)
     check_counts("train", 0, log_every=log_every, checkpoint_every=checkpoint_every)
     check_counts("train", 0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
     check_counts("train", 0, sample_every=sample_every, sample_images=sample_images)
@@ -155,16 +162,34 @@ def train(
     with strategy.scope():
         model = build_model()
         settings = build_sample_settings(model)  # also so that config.gin has its parameters
-        preview_sampler = sample_sampler or settings.sampler
-        preview_sampler.check(model.denoiser(), sample_num_steps, "train.sample_num_steps")
+        preview = SampleSettings(
+            sample_sampler or settings.sampler,
+            sample_num_steps or settings.num_steps,
+            sample_projection or settings.projection,
+        )
+        denoiser = model.denoiser(preview.projection)
+        preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
         state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
+    fit_batches = lambda: images.in_order(_FIT_BATCH)  # noqa: E731
+    has_spectrum = bool(needs_spectrum(model, settings, preview))
+    if has_spectrum:
+        with cluster.together():
+            if cluster.is_chief:
+                spectrum = find_spectrum(model, workdir, fit_batches)
+                config.bind("Model.spectrum_sha256", spectrum.sha256())
     first_weights = cluster.of_chief(_first_weights, files, init_from)
     if first_weights:
         with cluster.together():
             state.initialise(first_weights)
     with cluster.together(), files.writing():
         files.claim(config.operative_text())
-    cluster.chief_first(lambda: prepare_prior(model, workdir, lambda: images.in_order(_FIT_BATCH)))
+    cluster.chief_first(lambda: prepare_prior(model, workdir, fit_batches))
+    if has_spectrum:
+        with cluster.together(), files.writing():
+            if cluster.is_chief:
+                keep_spectrum(model, workdir)
+        with cluster.together():
+            load_spectrum(model, workdir)
     with cluster.together(), files.writing():
         checkpoints = Checkpoints(
             state.checkpoint(),
@@ -218,7 +243,7 @@ def train(
         ),
         learning_rate=lambda step: float(rate(step)),
         eval_loss=lambda: trainer.eval_loss(eval_array),
-        preview=_preview(model, preview_sampler, strategy, sample_images, sample_num_steps, seed),
+        preview=_preview(model, preview, strategy, sample_images, seed),
         data_failure=lambda: images.failure,
     )
 
@@ -269,17 +294,17 @@ def _restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluste
     return start
 
 
-def _preview(model, sampler, strategy, count: int, num_steps: int, seed: int):
+def _preview(model: Model, settings: SampleSettings, strategy, count: int, seed: int):
     """A function that draws uint8 samples, the same noise every time."""
     replicas = strategy.num_replicas_in_sync
     share = -(-count // replicas)
 
     def on_replica(first):
-        x = sampler(
-            model.denoiser(clip=True),
+        x = settings.sampler(
+            model.denoiser(settings.projection),
             shape=(share, *model.image_shape),
             seed=tf.constant([0, seed]),
-            num_steps=tf.constant(num_steps),
+            num_steps=tf.constant(settings.num_steps),
             first=first[0],
         )
         return pipeline.to_uint8(x)

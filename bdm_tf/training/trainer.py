@@ -80,12 +80,12 @@ class Trainer:
         """
         replicas = self._strategy.num_replicas_in_sync
         size = min(self.batch_size, len(images)) // replicas * replicas
-        t = (np.arange(size, dtype=np.float32) + 0.5) / size
+        places = (np.arange(size, dtype=np.float32) + 0.5) / size
         losses = []
         for start in range(0, len(images) - size + 1, size):
             x = images[start : start + size]
             noise = normal_rows(self._seed_for(start, _NOISE), 0, x.shape).numpy()
-            losses.append(np.mean(self._eval(x, t, noise)))
+            losses.append(np.mean(self._eval(x, places, noise)))
         return float(np.mean(losses))
 
     def replica_step(self, batch, step):
@@ -100,7 +100,8 @@ class Trainer:
         """
         x, row = batch["image"], batch["row"]
         count = x.shape[0]
-        t = tf.slice(uniform(self._seed_for(step, _TIME), [self.batch_size]), [row], [count])
+        places = uniform(self._seed_for(step, _TIME), [self.batch_size])
+        t = self._model.times_at(tf.slice(places, [row], [count]))
         noise = normal_rows(self._seed_for(step, _NOISE), row, x.shape)
         losses, gradients = self._gradients(x, t, noise, self._seed_for(step, _DROPOUT), row)
         loss = tf.reduce_sum(losses) / self.batch_size
@@ -170,7 +171,8 @@ class Trainer:
             else:
                 strategy.extended.update(ema, take, args=(averages[i],), group=False)
 
-    def _eval_losses(self, x, t, noise):
+    def _eval_losses(self, x, places, noise):
+        t = self._model.times_at(places)
         return self._model.objective(self._model.denoiser(), x, t, noise)
 
     def _seed_for(self, step, purpose):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.noise import image_seeds, normal
+from bdm_tf.projections import PixelClip
 from bdm_tf.sampling import AncestralSampler, DDIMSampler
 from tests import oracle
 
@@ -101,7 +102,7 @@ def test_clipping_leaves_estimates_in_range_alone_and_holds_a_bad_network_there(
 
     def draw(variance, clip):
         network = gaussian_network(process, np.full((1, 4, 4, 1), variance, np.float32))
-        denoiser = Denoiser(network, process, clip)
+        denoiser = Denoiser(network, process, PixelClip() if clip else None)
         return sampler(denoiser, shape=(5, 4, 4, 1), seed=[0, 7], num_steps=20).numpy()
 
     np.testing.assert_allclose(draw(1e-3, True), draw(1e-3, False), atol=1e-4)

@@ -1,0 +1,118 @@
+"""Bounds on the estimate of the image, between network and sampler.
+
+Where noise is predicted, `u_x_hat = (u_t - sigma_t u_eps_hat) / alpha_t` magnifies the network's
+error by `sigma_t / alpha_t`, up to 10^5 where blur damps a frequency. A projection moves the
+estimate to where images are. Samplers know nothing of it.
+"""
+
+from __future__ import annotations
+
+import abc
+
+import gin
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.spectrum import Spectrum, needed
+
+
+class Projection(abc.ABC):
+    """Moves estimates of the image; what lies within its bounds stays as it is, to the bit.
+
+    Attributes:
+        needs_spectrum: whether it needs the training images' `Spectrum`.
+    """
+
+    needs_spectrum = False
+
+    @abc.abstractmethod
+    def __call__(
+        self, u_x_hat: tf.Tensor, *, process, spectrum: Spectrum | None, t: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns the estimate's coefficients within bounds, `[B, H, W, C]`.
+
+        Args:
+            u_x_hat: coefficients of the estimate, `[B, H, W, C]`.
+            process: the diffusion process.
+            spectrum: of the training images' coefficients, or None if it is not known.
+            t: times `[B]`.
+        """
+
+
+@gin.register
+class NoProjection(Projection):
+    """Takes the estimate as it is: Appendix A.1."""
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        return u_x_hat
+
+
+@gin.register
+class PixelClip(Projection):
+    """Keeps each pixel within [-1, 1], as DDPM's code does.
+
+    The paper warns of it for blurred processes (A.1): what the clip cuts off one pixel is noise in
+    all frequencies. Measured: docs/results.md.
+    """
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        return _in_pixels(process, u_x_hat, lambda x: tf.clip_by_value(x, -1.0, 1.0))
+
+
+@gin.register
+class DynamicThreshold(Projection):
+    """Clips pixels at a quantile of each image's own absolute values and scales them by it.
+
+    With s the quantile, at least 1, pixels become `clip(x, -s, s) / s`: Saharia et al.,
+    "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding" (2022).
+
+    Args:
+        quantile: in (0, 1].
+    """
+
+    def __init__(self, quantile: float = 0.995):
+        if not 0 < quantile <= 1:
+            raise UserError(f"DynamicThreshold.quantile={quantile} must lie in (0, 1]")
+        self._quantile = quantile
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        def threshold(x):
+            size = x.shape[1] * x.shape[2] * x.shape[3]
+            values = tf.sort(tf.reshape(tf.abs(x), [-1, size]), axis=1)
+            place = self._quantile * (size - 1)
+            low, share = int(place), place - int(place)
+            high = min(low + 1, size - 1)
+            quantile = values[:, low] + share * (values[:, high] - values[:, low])
+            bound = tf.maximum(quantile, 1.0)[:, None, None, None]
+            return tf.clip_by_value(x, -bound, bound) / bound
+
+        return _in_pixels(process, u_x_hat, threshold)
+
+
+@gin.register
+class SpectralClip(Projection):
+    """Keeps each coefficient within `mean +- k standard deviations` of the training images' own.
+
+    Where a coefficient never varies, it is set to its mean.
+
+    Args:
+        num_deviations: k, above 0.
+    """
+
+    needs_spectrum = True
+
+    def __init__(self, num_deviations: float = 2.5):
+        if not num_deviations > 0:
+            raise UserError(f"SpectralClip.num_deviations={num_deviations} must be above 0")
+        self._num_deviations = num_deviations
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        spectrum = needed(spectrum, "SpectralClip")
+        reach = self._num_deviations * spectrum.deviation
+        return tf.clip_by_value(u_x_hat, spectrum.mean - reach, spectrum.mean + reach)
+
+
+def _in_pixels(process, u_x: tf.Tensor, move) -> tf.Tensor:
+    """Coefficients whose pixels were moved; where none was, they are the same to the bit."""
+    x = process.basis.to_pixel(u_x)
+    return u_x + process.basis.to_frequency(move(x) - x)

@@ -1,0 +1,146 @@
+"""The times at which a sampler looks, from t = 1 down to t = 0."""
+
+from __future__ import annotations
+
+import abc
+
+import gin
+import tensorflow as tf
+
+from bdm_tf.errors import UserError
+from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.times import check_angles, check_power, times_of_even_angles
+
+
+class TimeGrid(abc.ABC):
+    """Maps even places k / T in [0, 1] to times; 0 to 0 and 1 to 1, rising.
+
+    Attributes:
+        needs_spectrum: whether it needs the training images' `Spectrum`.
+    """
+
+    needs_spectrum = False
+
+    @abc.abstractmethod
+    def times(self, process, places: tf.Tensor, spectrum: Spectrum | None) -> tf.Tensor:
+        """Returns the times of `places`, float32 `[n]`."""
+
+    def check(self, process) -> None:
+        """Raises a `UserError` if the process has no such grid."""
+        if process.num_steps is not None:
+            raise UserError(
+                f"{type(self).__name__} is for processes in continuous time; this one's blur has "
+                f"{process.num_steps} steps, which go with UniformGrid"
+            )
+
+
+@gin.register
+class UniformGrid(TimeGrid):
+    """`t_k = k / T`: Algorithm 1."""
+
+    def times(self, process, places, spectrum):
+        return places
+
+    def check(self, process):
+        return
+
+
+@gin.register
+class PowerGrid(TimeGrid):
+    """`t_k = (k / T)^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
+
+    Args:
+        power: above 0; above 1 it looks more often where there is little noise.
+    """
+
+    def __init__(self, power: float = 2.0):
+        if not power > 0:
+            raise UserError(f"PowerGrid.power={power} must be above 0")
+        self._power = power
+
+    def times(self, process, places, spectrum):
+        return places**self._power
+
+
+class _OfNoise(TimeGrid):
+    """Even steps of some function of the ratio of noise to signal that all frequencies share."""
+
+    @abc.abstractmethod
+    def _height(self, log_ratio: tf.Tensor) -> tf.Tensor:
+        """A rising function of `log(sigma_t / a_t)`, shaped like it."""
+
+    @abc.abstractmethod
+    def _log_ratio(self, height: tf.Tensor) -> tf.Tensor:
+        """The inverse of `_height`."""
+
+    def times(self, process, places, spectrum):
+        low, high = (self._height(process.log_noise_to_signal([t])) for t in (0.0, 1.0))
+        found = process.time_at(self._log_ratio(low + (high - low) * places))
+        inside = (places > 0.0) & (places < 1.0)  # the ends are exact
+        return tf.where(inside, found, places)
+
+    def check(self, process):
+        super().check(process)
+        with tf.init_scope():
+            low, high = process.log_noise_to_signal([0.0, 1.0]).numpy()
+        if not low < high:
+            raise UserError(
+                f"{type(self).__name__} goes by the noise, which does not grow in this process: "
+                "give UniformGrid or PowerGrid"
+            )
+
+
+@gin.register
+class LogSNRGrid(_OfNoise):
+    """Even steps of the scalar `log(a_t^2 / sigma_t^2)`: Lu et al., "DPM-Solver" (2022)."""
+
+    def _height(self, log_ratio):
+        return log_ratio
+
+    def _log_ratio(self, height):
+        return height
+
+
+@gin.register
+class KarrasGrid(_OfNoise):
+    """Even steps of `(sigma_t / a_t)^(1 / rho)`: Karras et al. (2022), Eq. 5.
+
+    Args:
+        rho: above 0; the larger, the more it looks where there is little noise.
+    """
+
+    def __init__(self, rho: float = 7.0):
+        if not rho > 0:
+            raise UserError(f"KarrasGrid.rho={rho} must be above 0")
+        self._rho = rho
+
+    def _height(self, log_ratio):
+        return tf.exp(log_ratio / self._rho)
+
+    def _log_ratio(self, height):
+        return self._rho * tf.math.log(height)
+
+
+@gin.register
+class FittedGrid(TimeGrid):
+    """Times fitted to the data's spectrum: all steps take the same part of the way to noise.
+
+    Even lengths of the curve of angles in `bdm_tf/times.py`, in closed form.
+
+    Args:
+        power: coefficients are weighted by `C^power`; 1 is their share in the images' pixels, 0
+            weights all frequencies alike.
+    """
+
+    needs_spectrum = True
+
+    def __init__(self, power: float = 1.0):
+        check_power(type(self).__name__, power)
+        self._power = power
+
+    def times(self, process, places, spectrum):
+        spectrum = needed(spectrum, type(self).__name__)
+        return times_of_even_angles(process, places, spectrum, self._power)
+
+    def check(self, process):
+        check_angles(type(self).__name__, process)

@@ -1,0 +1,80 @@
+"""Every sampler, grid, projection and parametrisation once, as a model to draw from."""
+
+import numpy as np
+
+from bdm_tf.denoiser import Denoiser
+from bdm_tf.parametrisations import PredictPreconditioned, PredictResidual, PredictStep, PredictX
+from bdm_tf.priors import BlurredImages
+from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
+from bdm_tf.sampling import (
+    AncestralSampler,
+    DDIMSampler,
+    DPMSolver2MSampler,
+    FittedGrid,
+    HeunSampler,
+    IHDMSampler,
+    KarrasGrid,
+    LogSNRGrid,
+    MomentumSampler,
+    NaiveSampler,
+    PowerGrid,
+    UniformGrid,
+)
+from bdm_tf.spectrum import Spectrum
+from tests import toy_models
+from tests.sampling.models import fitted, levels
+
+SHAPE, STEPS = (4, 4, 2), 6
+_RNG = np.random.default_rng(5)
+SPECTRUM = Spectrum(_RNG.normal(size=SHAPE) * 0.1, _RNG.uniform(0.05, 0.5, SHAPE))
+
+
+def _of(sampler, projection=None, parametrisation=None, process=None, prior=None):
+    process = process or toy_models.blurring()
+    # Not PredictEps: a network that knows nothing would have its rounding magnified by 1 / alpha.
+    parametrisation = parametrisation or PredictX()
+    if prior is not None:
+        fitted(prior, process, levels(12, SHAPE))
+    denoiser = Denoiser(
+        lambda z_t, t: 2.0 * toy_models.small_network(z_t, t),  # so that projections have work
+        process,
+        projection,
+        parametrisation=parametrisation,
+        prior=prior,
+        spectrum=SPECTRUM,
+    )
+    return sampler, denoiser
+
+
+CASES = {
+    "ancestral": lambda: _of(AncestralSampler(grid=UniformGrid()), NoProjection()),
+    "ancestral, noisy": lambda: _of(AncestralSampler("noisy", PowerGrid()), SpectralClip()),
+    "DDIM": lambda: _of(DDIMSampler(grid=LogSNRGrid()), PixelClip()),
+    "DDIM, half": lambda: _of(DDIMSampler(0.5, KarrasGrid()), DynamicThreshold()),
+    "2M": lambda: _of(DPMSolver2MSampler(FittedGrid()), SpectralClip()),
+    "2M, preconditioned": lambda: _of(
+        DPMSolver2MSampler(PowerGrid(3.0)), None, PredictPreconditioned(scale_input=True)
+    ),
+    "Heun": lambda: _of(HeunSampler(FittedGrid(0.0)), None, PredictPreconditioned()),
+    "2M, a sigma for each frequency": lambda: _of(
+        DPMSolver2MSampler(), SpectralClip(), process=toy_models.variance_preserving()
+    ),
+    "Heun, a sigma for each frequency": lambda: _of(
+        HeunSampler(), SpectralClip(), process=toy_models.variance_preserving()
+    ),
+    "IHDM": lambda: _of(
+        IHDMSampler(), PixelClip(), PredictStep(), toy_models.ihdm(STEPS), BlurredImages()
+    ),
+    "Cold": lambda: _of(
+        MomentumSampler(), None, PredictX(), toy_models.cold(), BlurredImages(noise=0.0)
+    ),
+    "naive": lambda: _of(
+        NaiveSampler(), SpectralClip(), PredictResidual(), toy_models.ihdm(STEPS), BlurredImages()
+    ),
+}
+
+
+def draw(case, count=4, first=0, seed=(0, 7), num_steps=STEPS):
+    sampler, denoiser = case
+    shape = (count, *SHAPE)
+    return sampler(denoiser, shape=shape, seed=list(seed), num_steps=num_steps, first=first)
