@@ -211,7 +211,7 @@ def needs_spectrum(model: Model, *settings: SampleSettings) -> list[str]:
     """The names of those parts that need the training images' spectrum."""
     parts: list = [model.parametrisation, model.times]
     for chosen in settings:
-        parts += [chosen.projection, chosen.sampler.grid]
+        parts += [chosen.projection, chosen.sampler, chosen.sampler.grid]
     return [type(part).__name__ for part in parts if part.needs_spectrum]
 
 

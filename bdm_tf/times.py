@@ -120,7 +120,8 @@ def _table(process, spectrum: Spectrum, power: float) -> np.ndarray:
     times = np.linspace(0.0, 1.0, _PLACES + 1)
     speed = np.zeros(_PLACES)
     for start in range(0, _PLACES, _AT_ONCE):
-        angles = _angles(process, times[start : start + _AT_ONCE + 1], np.sqrt(variance))
+        part = times[start : start + _AT_ONCE + 1].astype(np.float32)
+        angles = angle(*process.alpha_sigma(part), spectrum).numpy().astype(np.float64)
         steps = np.einsum("thwc,hwc->t", np.diff(angles, axis=0) ** 2, weight)
         speed[start : start + _AT_ONCE] = np.sqrt(steps)
     length = np.concatenate([[0.0], np.cumsum(speed)])
@@ -128,6 +129,14 @@ def _table(process, spectrum: Spectrum, power: float) -> np.ndarray:
     return np.interp(even, length, times).astype(np.float32)
 
 
-def _angles(process, times: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    alpha, sigma = (np.float64(v) for v in process.alpha_sigma(np.float32(times)))
-    return np.arctan2(np.broadcast_to(sigma, alpha.shape), alpha * deviation)
+def angle(alpha: tf.Tensor, sigma: tf.Tensor, spectrum: Spectrum) -> tf.Tensor:
+    """`atan(sigma / (alpha sqrt(C)))` in [0, pi / 2]: 0 for an image, pi / 2 for noise.
+
+    Args:
+        alpha, sigma: what `alpha_sigma` returns for times `[B]`.
+        spectrum: of the training images' coefficients.
+
+    Returns:
+        float32 `[B, H, W, C]`.
+    """
+    return tf.atan2(sigma, alpha * spectrum.deviation)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, export, networks, objectives, sampling  # noqa: F401
 from bdm_tf.evaluation import job  # noqa: F401, for gin
 from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.spectrum import Spectrum
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
 
@@ -23,7 +24,7 @@ NARROW = ["UNet.channels = 32", "UNet.head_dim = 32"]
 
 
 # What is given after an experiment's file.
-OVERLAYS = ("ablations", "base", "networks")
+OVERLAYS = ("ablations", "base", "networks", "sampling")
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -37,8 +38,10 @@ def test_every_gin_file_builds(file):
     assert model.network.trainable_variables
     settings = build_sample_settings(model)
     preview = config.parameters(config.operative_text()).get("train.sample_num_steps", "100")
-    settings.sampler.check(model.denoiser(), int(preview))
+    settings.sampler.check(model.denoiser(), int(preview) if preview != "None" else None)
     if base:  # a model of its own
+        flat = np.zeros((side, side, 3)), np.ones((side, side, 3))
+        model.use_spectrum(Spectrum(*flat), "the test's")
         x, noise = np.random.default_rng(0).uniform(-1, 1, (2, 3, side, side, 3)).astype("float32")
         losses = model.objective(model.learner(), x, tf.constant([0.1, 0.5, 0.9]), noise)
         assert losses.shape == 3 and np.isfinite(losses).all()

@@ -1,6 +1,7 @@
 """Samplers: `sampler(denoiser, shape=, seed=, num_steps=, first=)` -> images in [-1, 1]."""
 
 from bdm_tf.sampling.ancestral import AncestralSampler
+from bdm_tf.sampling.angle import AngleSampler
 from bdm_tf.sampling.ddim import DDIMSampler
 from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
 from bdm_tf.sampling.grids import (
@@ -17,6 +18,7 @@ from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
 
 __all__ = [
     "AncestralSampler",
+    "AngleSampler",
     "DDIMSampler",
     "DPMSolver2MSampler",
     "FittedGrid",

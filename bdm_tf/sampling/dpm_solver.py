@@ -40,6 +40,6 @@ class DPMSolver2MSampler(Sampler):
         return tf.where(is_last, u_x_hat, u_s), (t, u_x_hat)
 
     def check(self, denoiser, num_steps=None, name="num_steps"):
-        super().check(denoiser, num_steps, name)
         needs_noise(self, denoiser)
         needs_continuous_time(self, denoiser)
+        super().check(denoiser, num_steps, name)

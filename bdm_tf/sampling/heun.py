@@ -44,6 +44,6 @@ class HeunSampler(Sampler):
         return tf.cond(is_last, lambda: u_x_hat, corrected), memory
 
     def check(self, denoiser, num_steps=None, name="num_steps"):
-        super().check(denoiser, num_steps, name)
         needs_noise(self, denoiser)
         needs_continuous_time(self, denoiser)
+        super().check(denoiser, num_steps, name)

@@ -19,9 +19,15 @@ Memory = tuple[tf.Tensor, ...]
 class Sampler(abc.ABC):
     """Draws images by `num_steps` steps from t = 1 to t = 0.
 
+    Attributes:
+        grid: the times of the steps.
+        needs_spectrum: whether it needs the training images' `Spectrum`.
+
     Args:
         grid: the times of the steps; None is `UniformGrid`.
     """
+
+    needs_spectrum = False
 
     def __init__(self, grid: TimeGrid | None = None):
         self.grid = grid or UniformGrid()

@@ -8,6 +8,7 @@ from bdm_tf.priors import BlurredImages
 from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
 from bdm_tf.sampling import (
     AncestralSampler,
+    AngleSampler,
     DDIMSampler,
     DPMSolver2MSampler,
     FittedGrid,
@@ -56,6 +57,10 @@ CASES = {
         DPMSolver2MSampler(PowerGrid(3.0)), None, PredictPreconditioned(scale_input=True)
     ),
     "Heun": lambda: _of(HeunSampler(FittedGrid(0.0)), None, PredictPreconditioned()),
+    "angle": lambda: _of(AngleSampler(), SpectralClip()),
+    "angle, a sigma for each frequency": lambda: _of(
+        AngleSampler(), None, PredictPreconditioned(), toy_models.variance_preserving()
+    ),
     "2M, a sigma for each frequency": lambda: _of(
         DPMSolver2MSampler(), SpectralClip(), process=toy_models.variance_preserving()
     ),

@@ -10,6 +10,7 @@ from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictX
 from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
 from bdm_tf.sampling import (
     AncestralSampler,
+    AngleSampler,
     DDIMSampler,
     DPMSolver2MSampler,
     FittedGrid,
@@ -18,6 +19,7 @@ from bdm_tf.sampling import (
     PowerGrid,
 )
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.times import angle
 from tests import oracle
 from tests.toy_models import blurring, cold, ihdm, variance_preserving
 
@@ -28,6 +30,7 @@ MEAN = np.random.default_rng(0).normal(size=SHAPE) * 0.05
 SPECTRUM = Spectrum(MEAN, VARIANCE)
 GRIDS = [PowerGrid(), FittedGrid()]
 SECOND_ORDER = [DPMSolver2MSampler, HeunSampler]
+CONTINUOUS = [*SECOND_ORDER, AngleSampler]
 
 
 def optimal(process, projection=None, parametrisation=None):
@@ -66,6 +69,17 @@ def test_halving_the_steps_of_a_second_order_solver_quarters_its_error(solver, p
     assert np.log2(coarse / fine) >= 1.8
 
 
+@pytest.mark.parametrize("process", [blurring(), blurring(20.0), variance_preserving()])
+def test_steps_of_angles_are_exact_for_gaussian_data_however_few(process):
+    denoiser, n = optimal(process), 4
+    few, many = (drawn(AngleSampler(), denoiser, steps) for steps in (n, 200))
+    # All but the last step, which returns E[x | z_t] in place of a draw of x.
+    first = denoiser.spectrum, tf.constant([1.0 / n, 1.0 / 200])
+    t = FittedGrid().times(process, first[1], first[0])
+    left = [np.cos(a) for a in angle(*process.alpha_sigma(t), first[0]).numpy()]
+    np.testing.assert_allclose((few - MEAN) / left[0], (many - MEAN) / left[1], atol=2e-4)
+
+
 def test_ddim_is_of_first_order():
     denoiser = optimal(blurring(), parametrisation=PredictPreconditioned())
     found = [drawn(DDIMSampler(grid=PowerGrid()), denoiser, n) for n in (40, 80, 160)]
@@ -79,6 +93,7 @@ SAMPLERS = {
     "DDIM, half": lambda grid: DDIMSampler(0.5, grid),
     "2M": DPMSolver2MSampler,
     "Heun": HeunSampler,
+    "angle": AngleSampler,
 }
 
 
@@ -167,14 +182,14 @@ def test_heun_counts_its_evaluations():
     assert DPMSolver2MSampler().evaluations(4) == AncestralSampler().evaluations(4) == 4
 
 
-@pytest.mark.parametrize("solver", SECOND_ORDER, ids=lambda s: s.__name__)
-def test_second_order_solvers_refuse_what_they_are_not_for(solver):
+@pytest.mark.parametrize("solver", CONTINUOUS, ids=lambda s: s.__name__)
+def test_fast_samplers_refuse_what_they_are_not_for(solver):
     def check(process):
         solver().check(Denoiser(lambda z, t: z, process, parametrisation=PredictX()))
 
     with pytest.raises(UserError, match=f"{solver.__name__} needs noise, but sigma_t is 0"):
         check(cold())
-    with pytest.raises(UserError, match=f"{solver.__name__} is for .* continuous time.* 10 steps"):
+    with pytest.raises(UserError, match="is for processes in continuous time.* 10 steps"):
         check(ihdm())
     check(blurring())
 
