@@ -23,8 +23,8 @@ CADENCES = frozenset(
     ).split()
 ) | {"UNet.remat", "DCT.method", "export_saved_model.chunk_size"}
 _SAMPLING = ("sample.", "train.sample_")
-# What runs of version 0.1.0 did not note, and get when they go on.
-_NOTED_SINCE = frozenset({"Model.spectrum_sha256"})
+# What is noted once it was measured; runs of version 0.1.0 get it when they go on.
+_MEASURED = frozenset({"Model.spectrum_sha256"})
 
 _MADE = re.compile(r"@([\w.]+)\(\)")
 _AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
@@ -217,7 +217,7 @@ def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[s
         for name in sorted(a.keys() | b.keys())
         if a.get(name, "None") != b.get(name, "None")
         and not (name in ignore or name.startswith(_SAMPLING) or _owner(name) in samplers)
-        and not (name in _NOTED_SINCE and name not in a)
+        and not (name in _MEASURED and "None" in (a.get(name, "None"), b.get(name, "None")))
     ]
 
 

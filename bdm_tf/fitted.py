@@ -1,4 +1,4 @@
-"""What is learnt from the training images beside the weights: a workdir's prior and spectrum."""
+"""What is learnt beside the weights and kept in a workdir: prior, spectrum, trust."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import os
 
 import tensorflow as tf
 
+from bdm_tf import config
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz, write_npz, writing
 from bdm_tf.priors import Batches
 from bdm_tf.spectrum import Spectrum, measure_spectrum, read_spectrum, write_spectrum
+from bdm_tf.trust import Trust, measure_trust
 
 
 def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
@@ -46,12 +48,17 @@ def find_spectrum(model, workdir: str, batches: Batches) -> Spectrum:
 
     Args:
         model: the model.
-        workdir: where `spectrum.npz` may be; nothing is written.
+        workdir: where `spectrum.npz` may be, and the config.gin of a run that noted which one it
+            began with; nothing is written.
         batches: called for a pass over the images: uint8 `[n, H, W, C]`.
 
     Raises:
         UserError: what is there cannot be read, or is another model's.
     """
+    if tf.io.gfile.exists(begun := os.path.join(workdir, "config.gin")):
+        with tf.io.gfile.GFile(begun) as file:
+            noted = config.parameters(file.read()).get("Model.spectrum_sha256", "None")
+        model.spectrum_sha256 = None if noted == "None" else noted.strip("'\"")
     if spectrum := load_spectrum(model, workdir):
         return spectrum
     spectrum = measure_spectrum(batches, model.process.basis)
@@ -82,7 +89,38 @@ def load_spectrum(model, workdir: str) -> Spectrum | None:
         return None
     spectrum = read_spectrum(path, model.process)
     model.use_spectrum(spectrum, path)
+    trust = os.path.join(workdir, "trust.npz")
+    if tf.io.gfile.exists(trust):
+        try:
+            arrays = read_npz(trust)
+            spectrum.trust = Trust(arrays["times"], arrays["slope"])
+        except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+            raise UserError(
+                f"{trust} cannot be read: {error}; remove it, and training measures it anew"
+            ) from error
     return spectrum
+
+
+def prepare_trust(model, workdir: str, step: int, batches: Batches) -> None:
+    """Measures what a model's estimates are worth, unless a workdir has it of this step.
+
+    Args:
+        model: the model, with its spectrum and averaged weights.
+        workdir: where `trust.npz` is, or is to be.
+        step: of the weights.
+        batches: the training images; see `measure_trust`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = os.path.join(workdir, "trust.npz")
+    if tf.io.gfile.exists(path) and int(read_npz(path)["step"]) == step:
+        return
+    print("measuring how far the network's estimates can be trusted", flush=True)
+    trust = measure_trust(model.denoiser(), batches)
+    with writing(path):
+        write_npz(path, {"step": step, "times": trust.times, "slope": trust.slope})
+    model.spectrum.trust = trust
 
 
 def _spectrum_path(workdir: str) -> str:

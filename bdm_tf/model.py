@@ -64,7 +64,7 @@ class Model:
         self.prior = prior or StandardNormal()
         self.times = times or UniformTimes()
         self.spectrum: Spectrum | None = None
-        self._spectrum_sha256 = spectrum_sha256
+        self.spectrum_sha256 = spectrum_sha256
         self.network = network(image_shape=self.image_shape)
         self.ema_network = network(image_shape=self.image_shape, name="ema")
         self.parametrisation.check(self.process)
@@ -94,10 +94,10 @@ class Model:
         Raises:
             UserError: it is not the one that the run began with.
         """
-        if self._spectrum_sha256 not in (None, spectrum.sha256()):
+        if self.spectrum_sha256 not in (None, spectrum.sha256()):
             raise UserError(
                 f"{name} is not the one that the run was trained with: its SHA-256 is not "
-                f"{self._spectrum_sha256[:16]}... Bring that back; or remove it, and the training "
+                f"{self.spectrum_sha256[:16]}... Bring that back; or remove it, and the training "
                 "command measures it anew"
             )
         self.spectrum = spectrum

@@ -21,9 +21,11 @@ class Projection(abc.ABC):
 
     Attributes:
         needs_spectrum: whether it needs the training images' `Spectrum`.
+        needs_trust: whether that must have the network's measured `Trust`.
     """
 
     needs_spectrum = False
+    needs_trust = False
 
     @abc.abstractmethod
     def __call__(
@@ -110,6 +112,31 @@ class SpectralClip(Projection):
         spectrum = needed(spectrum, "SpectralClip")
         reach = self._num_deviations * spectrum.deviation
         return tf.clip_by_value(u_x_hat, spectrum.mean - reach, spectrum.mean + reach)
+
+
+@gin.register
+class SpectralShrink(Projection):
+    """Moves each coefficient towards the training images' mean, by how little it can be trusted.
+
+    `m + slope (u_x_hat - m)` with the slope in [0, 1] that was measured for this frequency and time
+    when training ended, see `bdm_tf/trust.py`. A network that is as good as it can be has slopes
+    of 1 and is not touched.
+    """
+
+    needs_spectrum = True
+    needs_trust = True
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        spectrum = needed(spectrum, "SpectralShrink")
+        if spectrum.trust is None:
+            raise UserError(
+                "SpectralShrink needs what the network's estimates are worth: training measures it "
+                "at its last step (trust.npz in the workdir) where sample.projection is "
+                "@SpectralShrink(), also of a finished run that is given that"
+            )
+        slope = spectrum.trust.at(t)
+        shrunk = spectrum.mean + slope * (u_x_hat - spectrum.mean)
+        return tf.where(slope == 1.0, u_x_hat, shrunk)
 
 
 def _in_pixels(process, u_x: tf.Tensor, move) -> tf.Tensor:

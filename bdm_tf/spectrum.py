@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,7 @@ class Spectrum:
     Attributes:
         mean, variance: float32 `[H, W, C]`.
         image_shape: `(H, W, C)`.
+        trust: what a network's estimates of the coefficients are worth, once it was measured.
 
     Args:
         mean: m, `[H, W, C]`.
@@ -44,6 +46,7 @@ class Spectrum:
         if (self.variance < 0).any():
             raise UserError(f"a spectrum's variances must be at least 0, not {self.variance.min()}")
         self.image_shape = self.mean.shape
+        self.trust: Any = None
 
     @property
     def deviation(self) -> np.ndarray:

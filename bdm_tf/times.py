@@ -121,7 +121,8 @@ def _table(process, spectrum: Spectrum, power: float) -> np.ndarray:
     speed = np.zeros(_PLACES)
     for start in range(0, _PLACES, _AT_ONCE):
         part = times[start : start + _AT_ONCE + 1].astype(np.float32)
-        angles = angle(*process.alpha_sigma(part), spectrum).numpy().astype(np.float64)
+        alpha, sigma = process.alpha_sigma(part)
+        angles = angle(alpha, sigma, spectrum).numpy().astype(np.float64)
         steps = np.einsum("thwc,hwc->t", np.diff(angles, axis=0) ** 2, weight)
         speed[start : start + _AT_ONCE] = np.sqrt(steps)
     length = np.concatenate([[0.0], np.cumsum(speed)])

@@ -70,7 +70,7 @@ class Keeper:
     """A model as far as its spectrum goes."""
 
     def __init__(self):
-        self.process, self.spectrum = BlurringProcess(SHAPE), None
+        self.process, self.spectrum, self.spectrum_sha256 = BlurringProcess(SHAPE), None, None
 
     def use_spectrum(self, spectrum, name):
         self.spectrum = spectrum

@@ -13,17 +13,21 @@ from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
 from bdm_tf.errors import UserError, check_counts, check_numbers
-from bdm_tf.fitted import find_spectrum, keep_spectrum, load_spectrum, prepare_prior
+from bdm_tf.fitted import (
+    find_spectrum,
+    keep_spectrum,
+    load_spectrum,
+    prepare_prior,
+    prepare_trust,
+)
 from bdm_tf.model import (
     Model,
-    SampleSettings,
     build_model,
     build_sample_settings,
     needs_spectrum,
     pin_basis,
 )
 from bdm_tf.projections import Projection
-from bdm_tf.replicas import on_replicas
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import (
     Checkpoints,
@@ -33,6 +37,7 @@ from bdm_tf.training.checkpoints import (
     weights_to_start_from,
 )
 from bdm_tf.training.optimizers import Recipe, make_optimizer
+from bdm_tf.training.previews import preview_settings, previewer
 from bdm_tf.training.run import Cadences, Run
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import default_jit_compile, describe
@@ -162,11 +167,7 @@ def train(
     with strategy.scope():
         model = build_model()
         settings = build_sample_settings(model)  # also so that config.gin has its parameters
-        preview = SampleSettings(
-            sample_sampler or settings.sampler,
-            sample_num_steps or settings.num_steps,
-            sample_projection or settings.projection,
-        )
+        preview = preview_settings(settings, sample_sampler, sample_num_steps, sample_projection)
         denoiser = model.denoiser(preview.projection)
         preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
         state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
@@ -175,6 +176,7 @@ def train(
     if has_spectrum:
         with cluster.together():
             if cluster.is_chief:
+                files.check(config.operative_text())
                 spectrum = find_spectrum(model, workdir, fit_batches)
                 config.bind("Model.spectrum_sha256", spectrum.sha256())
     first_weights = cluster.of_chief(_first_weights, files, init_from)
@@ -243,7 +245,7 @@ def train(
         ),
         learning_rate=lambda step: float(rate(step)),
         eval_loss=lambda: trainer.eval_loss(eval_array),
-        preview=_preview(model, preview, strategy, sample_images, seed),
+        preview=previewer(model, preview, strategy, sample_images, seed),
         data_failure=lambda: images.failure,
     )
 
@@ -265,6 +267,8 @@ def train(
     if stopped_by is None:
         with cluster.together(), files.writing():  # nobody leaves while the chief is at work
             if cluster.is_chief:
+                if settings.projection.needs_trust:
+                    prepare_trust(model, workdir, num_steps, fit_batches)
                 finish(model, num_steps)
     cluster.leave()
     files.close()
@@ -292,22 +296,3 @@ def _restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluste
         files.forget_after(start)
     state.window.load()
     return start
-
-
-def _preview(model: Model, settings: SampleSettings, strategy, count: int, seed: int):
-    """A function that draws uint8 samples, the same noise every time."""
-    replicas = strategy.num_replicas_in_sync
-    share = -(-count // replicas)
-
-    def on_replica(first):
-        x = settings.sampler(
-            model.denoiser(settings.projection),
-            shape=(share, *model.image_shape),
-            seed=tf.constant([0, seed]),
-            num_steps=tf.constant(settings.num_steps),
-            first=first[0],
-        )
-        return pipeline.to_uint8(x)
-
-    draw = on_replicas(strategy, on_replica)
-    return lambda: draw(np.arange(replicas, dtype=np.int32) * share)[:count]

@@ -92,8 +92,12 @@ class Workdir:
         Raises:
             UserError: the folder holds a run of another configuration; nothing is changed.
         """
-        if not self._writes:
-            return
+        if self._writes:
+            self.check(text)
+            write_atomically(self._file("config.gin"), text)
+
+    def check(self, text: str) -> None:
+        """Raises what `claim` raises, and writes nothing."""
         path = self._file("config.gin")
         if tf.io.gfile.exists(path):
             try:
@@ -114,7 +118,6 @@ class Workdir:
                     "Give the parameters that the run began with, or another --workdir, and there "
                     f"--init_from={self.path} to begin with its averaged weights."
                 )
-        write_atomically(path, text)
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step: what comes later is about to be computed again."""

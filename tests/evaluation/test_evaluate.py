@@ -40,7 +40,8 @@ def test_results_say_what_was_measured_and_how(scored, finished_run):
     assert {
         "step": 12,
         "ema_decay": 0.998,
-        "sampler": "AncestralSampler",
+        "sampler": "AngleSampler",
+        "projection": "NoProjection",
         "num_steps": 3,
         "seed": 0,
         "num_images": 60,
@@ -48,7 +49,7 @@ def test_results_say_what_was_measured_and_how(scored, finished_run):
         "features_resize": "none",
     }.items() <= protocol.items()
     assert protocol["model"]["BlurSchedule.sigma_blur_max"] == "4.0"
-    assert protocol["model"]["AncestralSampler.last_step"] == "'x_hat'"
+    assert protocol["model"]["FittedGrid.power"] == "1.0"
     assert not [k for k in protocol["model"] if k.startswith(("train.", "evaluate.", "TFDS"))]
     for name in ("features_sha256", "weights_sha256", "versions", "wall_seconds", "finished_at"):
         assert protocol[name]
@@ -93,8 +94,8 @@ def test_what_was_measured_is_not_measured_again_nor_overwritten(scored, finishe
     other = run(evaluate(*flags, "--seed=1"))
     assert other.returncode == 1 and "Traceback" not in other.stderr
     assert "seed: 0 there, 1 here" in other.stderr and "--overwrite" in other.stderr
-    noisy = run(evaluate(*flags, "--gin_param=AncestralSampler.last_step = 'noisy'"))
-    assert noisy.returncode == 1 and "AncestralSampler.last_step" in noisy.stderr
+    other = run(evaluate(*flags, "--gin_param=FittedGrid.power = 0.5"))
+    assert other.returncode == 1 and "FittedGrid.power" in other.stderr
     assert load(f"{scored}/results.json") == before
     # Asked for the samples too, it draws them, and the figures are what they were.
     kept = f"{scored}/new folder/samples.npz"

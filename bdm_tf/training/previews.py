@@ -1,0 +1,69 @@
+"""The grids of samples that are drawn during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.errors import UserError
+from bdm_tf.model import Model, SampleSettings
+from bdm_tf.projections import Projection, SpectralClip
+from bdm_tf.replicas import on_replicas
+from bdm_tf.sampling.sampler import Sampler
+
+
+def preview_settings(
+    settings: SampleSettings,
+    sampler: Sampler | None,
+    num_steps: int | None,
+    projection: Projection | None,
+) -> SampleSettings:
+    """How previews are drawn: as finished samples are, but for what is given.
+
+    Raises:
+        UserError: `projection` needs what is measured when training has ended.
+    """
+    if projection is not None and projection.needs_trust:
+        raise UserError(
+            f"train.sample_projection: {type(projection).__name__} needs what is measured at the "
+            "end of training; give @SpectralClip()"
+        )
+    if settings.projection.needs_trust:
+        projection = projection or SpectralClip()
+    return SampleSettings(
+        sampler or settings.sampler,
+        num_steps or settings.num_steps,
+        projection or settings.projection,
+    )
+
+
+def previewer(
+    model: Model, settings: SampleSettings, strategy: tf.distribute.Strategy, count: int, seed: int
+) -> Callable[[], np.ndarray]:
+    """A function that draws uint8 samples, the same noise every time.
+
+    Args:
+        model: whose averaged weights draw.
+        settings: how.
+        strategy: whose replicas share the work.
+        count: how many images.
+        seed: an integer.
+    """
+    replicas = strategy.num_replicas_in_sync
+    share = -(-count // replicas)
+
+    def on_replica(first):
+        x = settings.sampler(
+            model.denoiser(settings.projection),
+            shape=(share, *model.image_shape),
+            seed=tf.constant([0, seed]),
+            num_steps=tf.constant(settings.num_steps),
+            first=first[0],
+        )
+        return to_uint8(x)
+
+    draw = on_replicas(strategy, on_replica)
+    return lambda: draw(np.arange(replicas, dtype=np.int32) * share)[:count]

@@ -1,0 +1,112 @@
+"""What a network's estimates are worth, against regressions in NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf.denoiser import Denoiser
+from bdm_tf.errors import UserError
+from bdm_tf.parametrisations import PredictEps, PredictX
+from bdm_tf.projections import SpectralShrink
+from bdm_tf.sampling import AngleSampler, DDIMSampler
+from bdm_tf.spectrum import measure_spectrum
+from bdm_tf.trust import Trust, measure_trust
+from tests import oracle
+from tests.toy_models import blurring
+
+SHAPE, COUNT = (4, 4, 2), 2100
+_INDEX = np.add.outer(np.arange(4) ** 2, np.arange(4) ** 2)[..., None]
+
+
+def images():
+    """Gaussian pixels, as good as without cuts at black and white."""
+    u = np.random.default_rng(0).normal(size=(COUNT, *SHAPE)) * np.sqrt(0.05 / (1.0 + _INDEX))
+    return np.clip(np.round((oracle.to_pixel(u) + 1.0) * 127.5), 0, 255).astype(np.uint8)
+
+
+IMAGES = images()
+SPECTRUM = measure_spectrum(lambda: [IMAGES], blurring().basis)
+
+
+def batches():
+    return (IMAGES[i : i + 700] for i in range(0, COUNT, 700))
+
+
+def model(parametrisation, error=0.0):
+    """The best network for Gaussian data, with an error beside it."""
+    process = blurring()
+    basis, mean, variance = process.basis, SPECTRUM.mean, SPECTRUM.variance
+
+    def network(z_t, t):
+        alpha, sigma = process.alpha_sigma(t)
+        u = basis.to_frequency(z_t) - alpha * mean
+        whole = alpha**2 * variance + sigma**2
+        best = sigma * u / whole
+        if isinstance(parametrisation, PredictX):
+            best = mean + alpha * variance / whole * u
+        if not error:
+            return basis.to_pixel(best)
+        seed = tf.stack([tf.cast(t[0] * 1e6, tf.int32), tf.shape(z_t)[0]])
+        wrong = error * tf.random.stateless_normal(tf.shape(z_t), seed)
+        return basis.to_pixel(best + wrong)
+
+    return Denoiser(network, process, parametrisation=parametrisation, spectrum=SPECTRUM)
+
+
+def test_the_best_network_is_trusted():
+    slope = measure_trust(model(PredictX()), batches, COUNT).slope
+    assert np.median(slope) == 1.0 and slope[:-4].min() > 0.8  # at the end little is left to see
+
+
+def test_an_error_is_trusted_as_far_as_the_images_vary_more():
+    found = measure_trust(model(PredictEps(), error=0.3), batches, COUNT)
+    k = int(np.argmin(np.abs(found.times - 0.35)))
+    alpha, sigma = oracle.alpha_sigma([found.times[k]], 4, 4, 2.0)
+    gain = alpha**2 * SPECTRUM.variance / (alpha**2 * SPECTRUM.variance + sigma**2)
+    best = gain * SPECTRUM.variance  # the variance of the best estimate
+    expected = best / (best + (0.3 * sigma / alpha) ** 2)
+    assert expected.min() < 0.1 and expected.max() > 0.7
+    np.testing.assert_allclose(found.slope[k], expected[0], atol=0.1)
+
+
+def test_slopes_are_read_on_straight_lines():
+    slope = np.stack([np.full(SHAPE, v, np.float32) for v in (1.0, 0.5, 0.0)])
+    trust = Trust(np.float32([0.0, 0.2, 1.0]), slope)
+    found = trust.at(tf.constant([0.0, 0.1, 0.2, 0.6, 1.0]))
+    np.testing.assert_allclose(found[:, 0, 0, 0], [1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", [AngleSampler(), DDIMSampler()])
+def test_shrinking_leaves_the_best_network_and_holds_a_bad_one(sampler):
+    def deviations(denoiser, projection):
+        spectrum = measure_spectrum(lambda: [IMAGES], blurring().basis)
+        spectrum.trust = measure_trust(denoiser, batches, COUNT) if projection else None
+        bounded = Denoiser(
+            denoiser.network,
+            denoiser.process,
+            projection,
+            parametrisation=denoiser.parametrisation,
+            spectrum=spectrum,
+        )
+        draw = tf.function(
+            lambda: sampler(bounded, shape=(1000, *SHAPE), seed=[0, 3], num_steps=15)
+        )
+        return oracle.to_frequency(np.float64(draw())).std(0)
+
+    best = model(PredictX())
+    free, shrunk = (deviations(best, p) for p in (None, SpectralShrink()))
+    np.testing.assert_allclose(shrunk, free, rtol=0.05)
+    bad = model(PredictEps(), error=0.3)
+    free, shrunk = (deviations(bad, p) / SPECTRUM.deviation for p in (None, SpectralShrink()))
+    assert free.max() > 2.0 and shrunk.max() < 1.5
+
+
+def test_without_a_measurement_it_says_where_it_comes_from():
+    denoiser = Denoiser(
+        lambda z, t: z,
+        blurring(),
+        SpectralShrink(),
+        spectrum=measure_spectrum(batches, blurring().basis),
+    )
+    with pytest.raises(UserError, match="SpectralShrink needs .* at its last step"):
+        denoiser(tf.zeros([1, *SHAPE]), tf.constant([0.5]))
