@@ -54,19 +54,22 @@ def model(parametrisation, error=0.0):
 
 
 def test_the_best_network_is_trusted():
-    slope = measure_trust(model(PredictX()), batches, COUNT).slope
-    assert np.median(slope) == 1.0 and slope[:-4].min() > 0.8  # at the end little is left to see
+    found = measure_trust(model(PredictX()), batches, COUNT)
+    # The signal's share; where it is small, so many images do not tell a slope.
+    alpha, sigma = oracle.alpha_sigma(found.times, 4, 4, 2.0)
+    seen = alpha**2 * SPECTRUM.variance / (alpha**2 * SPECTRUM.variance + sigma**2) > 0.2
+    assert seen.mean() > 0.3 and np.median(found.slope[seen]) > 0.99
+    assert found.slope[seen].min() > 0.85
 
 
 def test_an_error_is_trusted_as_far_as_the_images_vary_more():
     found = measure_trust(model(PredictEps(), error=0.3), batches, COUNT)
-    k = int(np.argmin(np.abs(found.times - 0.35)))
-    alpha, sigma = oracle.alpha_sigma([found.times[k]], 4, 4, 2.0)
+    alpha, sigma = oracle.alpha_sigma(found.times, 4, 4, 2.0)
     gain = alpha**2 * SPECTRUM.variance / (alpha**2 * SPECTRUM.variance + sigma**2)
     best = gain * SPECTRUM.variance  # the variance of the best estimate
     expected = best / (best + (0.3 * sigma / alpha) ** 2)
-    assert expected.min() < 0.1 and expected.max() > 0.7
-    np.testing.assert_allclose(found.slope[k], expected[0], atol=0.1)
+    assert expected.min() < 0.01 and expected.max() > 0.99
+    np.testing.assert_allclose(found.slope, expected, atol=0.12)
 
 
 def test_slopes_are_read_on_straight_lines():
@@ -95,7 +98,7 @@ def test_shrinking_leaves_the_best_network_and_holds_a_bad_one(sampler):
 
     best = model(PredictX())
     free, shrunk = (deviations(best, p) for p in (None, SpectralShrink()))
-    np.testing.assert_allclose(shrunk, free, rtol=0.05)
+    np.testing.assert_allclose(shrunk, free, rtol=0.1)
     bad = model(PredictEps(), error=0.3)
     free, shrunk = (deviations(bad, p) / SPECTRUM.deviation for p in (None, SpectralShrink()))
     assert free.max() > 2.0 and shrunk.max() < 1.5

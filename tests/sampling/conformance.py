@@ -5,7 +5,13 @@ import numpy as np
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.parametrisations import PredictPreconditioned, PredictResidual, PredictStep, PredictX
 from bdm_tf.priors import BlurredImages
-from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
+from bdm_tf.projections import (
+    DynamicThreshold,
+    NoProjection,
+    PixelClip,
+    SpectralClip,
+    SpectralShrink,
+)
 from bdm_tf.sampling import (
     AncestralSampler,
     AngleSampler,
@@ -22,12 +28,14 @@ from bdm_tf.sampling import (
     UniformGrid,
 )
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.trust import Trust
 from tests import toy_models
 from tests.sampling.models import fitted, levels
 
 SHAPE, STEPS = (4, 4, 2), 6
 _RNG = np.random.default_rng(5)
 SPECTRUM = Spectrum(_RNG.normal(size=SHAPE) * 0.1, _RNG.uniform(0.05, 0.5, SHAPE))
+SPECTRUM.trust = Trust(np.linspace(0.0, 1.0, 3), _RNG.uniform(0.3, 1.0, (3, *SHAPE)))
 
 
 def _of(sampler, projection=None, parametrisation=None, process=None, prior=None):
@@ -52,6 +60,7 @@ CASES = {
     "ancestral, noisy": lambda: _of(AncestralSampler("noisy", PowerGrid()), SpectralClip()),
     "DDIM": lambda: _of(DDIMSampler(grid=LogSNRGrid()), PixelClip()),
     "DDIM, half": lambda: _of(DDIMSampler(0.5, KarrasGrid()), DynamicThreshold()),
+    "DDIM, shrunk": lambda: _of(DDIMSampler(), SpectralShrink()),
     "2M": lambda: _of(DPMSolver2MSampler(FittedGrid()), SpectralClip()),
     "2M, preconditioned": lambda: _of(
         DPMSolver2MSampler(PowerGrid(3.0)), None, PredictPreconditioned(scale_input=True)
