@@ -27,6 +27,7 @@ _SAMPLING = ("sample.", "train.sample_")
 _MEASURED = frozenset({"Model.spectrum_sha256"})
 
 _MADE = re.compile(r"@([\w.]+)\(\)")
+_REFERENCE = re.compile(r"@([\w.]+)")
 _AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -204,7 +205,8 @@ def _in_full(selector: str) -> str:
 def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[str]:
     """What differs between two operative texts, as readable lines.
 
-    A parameter that is not there is the same as one that is None.
+    A parameter that is not there is the same as one that is None, and one that only one text has,
+    of a class that nothing in it makes, is of no account.
 
     Args:
         old, new: operative texts.
@@ -218,7 +220,34 @@ def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[s
         if a.get(name, "None") != b.get(name, "None")
         and not (name in ignore or name.startswith(_SAMPLING) or _owner(name) in samplers)
         and not (name in _MEASURED and "None" in (a.get(name, "None"), b.get(name, "None")))
+        and not (name not in a and _is_idle(name, b) or name not in b and _is_idle(name, a))
     ]
+
+
+def _is_idle(name: str, values: dict[str, str]) -> bool:
+    """Whether a parameter is one of a class that nothing refers to, by whatever detours."""
+    owner = _owner(name)
+    return _is_part(owner) and owner not in _used(values)
+
+
+def _used(values: dict[str, str]) -> set[str]:
+    """What parameters refer to that are not themselves those of something unused."""
+    found: set[str] = set()
+    new = {name for name in map(_owner, values) if not _is_part(name)}
+    while new:
+        found |= new
+        new = {
+            reference
+            for name, value in values.items()
+            if _owner(name) in new
+            for reference in _REFERENCE.findall(value)
+        } - found
+    return found
+
+
+def _is_part(owner: str) -> bool:
+    """Whether it is a class whose objects are given to something else by a gin value."""
+    return owner != "Model" and owner[:1].isupper()
 
 
 def _made_for_sampling(values: dict[str, str]) -> set[str]:

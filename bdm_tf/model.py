@@ -136,7 +136,8 @@ class SampleSettings:
     ):
         if clip and projection is not None:
             raise UserError(
-                "sample.clip = True is sample.projection = @PixelClip(); give one of the two"
+                "sample.clip = True is sample.projection = @PixelClip(); give one of the two "
+                "(sample.clip = None takes the other back)"
             )
         self.sampler, self.num_steps = sampler, num_steps
         self.projection = projection or (PixelClip() if clip else NoProjection())

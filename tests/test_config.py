@@ -1,0 +1,62 @@
+"""Which differences between two configurations matter."""
+
+import pytest
+
+from bdm_tf import config
+
+RUN = """Model.network = @UNet
+Model.parametrisation = @PredictEps()
+PredictX.way = 1
+UNet.channels = 8
+sample.sampler = @AncestralSampler()
+AncestralSampler.last_step = 'x_hat'
+train.seed = 0
+"""
+
+
+def lines(*changes, old=RUN):
+    new = old
+    for before, after in changes:
+        assert before in new
+        new = new.replace(before, after)
+    return config.differences(old, new)
+
+
+def test_what_is_learnt_must_be_the_same():
+    assert lines() == []
+    assert lines(("seed = 0", "seed = 1")) == ["train.seed: 0 there, 1 here"]
+    assert lines(("channels = 8", "channels = 16")) == ["UNet.channels: 8 there, 16 here"]
+    assert len(lines(("train.seed = 0\n", ""))) == 1
+
+
+def test_how_samples_are_drawn_may_change():
+    assert lines(("'x_hat'", "'noisy'")) == []
+    other = "@DDIMSampler()\nDDIMSampler.grid = @PowerGrid()\nPowerGrid.power = 3.0"
+    assert lines(("@AncestralSampler()", other)) == []
+    assert lines(("train.seed = 0", "train.seed = 0\ntrain.sample_num_steps = 9")) == []
+
+
+def test_what_both_sampling_and_training_use_may_not():
+    shared = RUN.replace("train.seed = 0", "Model.prior = @AncestralSampler()")
+    assert len(lines(("'x_hat'", "'noisy'"), old=shared)) == 1
+
+
+@pytest.mark.parametrize(
+    "added, counts",
+    [
+        ("Model.times = None", False),  # as if it were not there
+        ("PredictV.angle = 1", False),  # of a class that nothing makes
+        ("IHDMSampler.grid = @FittedGrid()\nFittedGrid.power = 1.0", False),
+        ("Model.spectrum_sha256 = 'abc'", False),  # measured since
+        ("Model.times = @SpectralTimes()", True),
+        ("train.flip = True", True),
+    ],
+)
+def test_a_run_of_an_earlier_version_goes_on_where_nothing_is_learnt_otherwise(added, counts):
+    assert bool(config.differences(RUN, f"{RUN}{added}\n")) == counts
+    assert bool(config.differences(f"{RUN}{added}\n", RUN)) == counts
+
+
+def test_another_spectrum_is_a_difference():
+    a, b = (f"{RUN}Model.spectrum_sha256 = '{v}'\n" for v in ("abc", "def"))
+    assert config.differences(a, b) == ["Model.spectrum_sha256: 'abc' there, 'def' here"]
