@@ -213,12 +213,12 @@ def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[s
         ignore: names that may differ, as may all that samples are drawn with.
     """
     a, b = parameters(old), parameters(new)
-    samplers = _made_for_sampling(a) | _made_for_sampling(b)
+    drawing = sampling_parameters(a).keys() | sampling_parameters(b).keys()
     return [
         f"{name}: {a.get(name, '(absent)')} there, {b.get(name, '(absent)')} here"
         for name in sorted(a.keys() | b.keys())
         if a.get(name, "None") != b.get(name, "None")
-        and not (name in ignore or name.startswith(_SAMPLING) or _owner(name) in samplers)
+        and not (name in ignore or name in drawing)
         and not (name in _MEASURED and "None" in (a.get(name, "None"), b.get(name, "None")))
         and not (name not in a and _is_idle(name, b) or name not in b and _is_idle(name, a))
     ]
@@ -250,13 +250,14 @@ def _is_part(owner: str) -> bool:
     return owner != "Model" and owner[:1].isupper()
 
 
-def _made_for_sampling(values: dict[str, str]) -> set[str]:
-    """What is made for samplers' parameters alone."""
+def sampling_parameters(values: dict[str, str]) -> dict[str, str]:
+    """Those of the parameters that say how samples are drawn, and of nothing else."""
     made = {True: set[str](), False: set[str]()}
     for name, value in values.items():
         if name.startswith(("Model.", "train.", "sample.")):
             made[name.startswith(_SAMPLING)] |= _made_for(value, values)
-    return made[True] - made[False]
+    owners = made[True] - made[False]
+    return {k: v for k, v in values.items() if k.startswith(_SAMPLING) or _owner(k) in owners}
 
 
 def run_name(files: Sequence[str]) -> str:

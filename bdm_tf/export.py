@@ -161,7 +161,7 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
     """Ends a run: `saved_model/`, unless it is there already, and a grid drawn from it."""
     export_dir = os.path.join(workdir, "saved_model")
     output = os.path.join(workdir, "samples", "final.png")
-    if _exported_step(export_dir) != step:
+    if not _is_exported(step, export_dir):
         if tf.io.gfile.exists(output):  # of an earlier last step
             tf.io.gfile.remove(output)
         export(model, step, export_dir, overwrite=True)
@@ -173,13 +173,20 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
     sample_to_file(export_dir, output, num_images=FINAL_IMAGES, seed=0, first=0, num_steps=0)
 
 
-def _exported_step(export_dir: str) -> int | None:
+def _is_exported(step: int, export_dir: str) -> bool:
+    """Whether a SavedModel is of this step, and samples as gin's current configuration says."""
     parts = (INFO, "saved_model.pb")  # the graph is what appears last
-    there = all(tf.io.gfile.exists(os.path.join(export_dir, part)) for part in parts)
+    if not all(tf.io.gfile.exists(os.path.join(export_dir, part)) for part in parts):
+        return False
     try:
-        return model_info(export_dir)["step"] if there else None
+        info = model_info(export_dir)
     except UserError:  # damaged
-        return None
+        return False
+    there, here = (
+        {k: v for k, v in config.sampling_parameters(values).items() if k.startswith("sample.")}
+        for values in (info["config"], config.parameters(config.operative_text()))
+    )
+    return info["step"] == step and there == here
 
 
 def check_free(export_dir: str, overwrite: bool) -> None:

@@ -54,7 +54,7 @@ class PixelClip(Projection):
     """Keeps each pixel within [-1, 1], as DDPM's code does.
 
     The paper warns of it for blurred processes (A.1): what the clip cuts off one pixel is noise in
-    all frequencies. Measured: docs/results.md.
+    all frequencies. Measured: docs/few_steps.md.
     """
 
     def __call__(self, u_x_hat, *, process, spectrum, t):

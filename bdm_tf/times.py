@@ -11,6 +11,7 @@ cosine schedule and C = 1 that is t itself; for blur it is the short time in whi
 from __future__ import annotations
 
 import abc
+import functools
 
 import gin
 import numpy as np
@@ -111,6 +112,7 @@ def times_of_even_angles(
     return (1.0 - share) * tf.gather(table, low) + share * tf.gather(table, low + 1)
 
 
+@functools.lru_cache(maxsize=8)
 def _table(process, spectrum: Spectrum, power: float) -> np.ndarray:
     """Times at even places, float32 `[_PLACES + 1]`."""
     variance = np.float64(spectrum.variance)

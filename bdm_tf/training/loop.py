@@ -159,6 +159,10 @@ def train(
     images, evaluation = cluster.chief_first(
         lambda: data.load(data_dir, on_corrupt_image=on_corrupt_image)
     )
+
+    def fit_batches():
+        return images.in_order(_FIT_BATCH)
+
     config.bind("Model.image_shape", images.image_shape)
     pin_basis()
     # After the data: preparing them draws from Python's generator, as Keras 3's weights do.
@@ -171,7 +175,6 @@ def train(
         denoiser = model.denoiser(preview.projection)
         preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
         state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
-    fit_batches = lambda: images.in_order(_FIT_BATCH)  # noqa: E731
     has_spectrum = bool(needs_spectrum(model, settings, preview))
     if has_spectrum:
         with cluster.together():
