@@ -26,8 +26,8 @@ _SAMPLING = ("sample.", "train.sample_")
 # What is noted once it was measured; runs of version 0.1.0 get it when they go on.
 _MEASURED = frozenset({"Model.spectrum_sha256"})
 
-_MADE = re.compile(r"@([\w.]+)\(\)")
-_REFERENCE = re.compile(r"@([\w.]+)")
+_MADE = re.compile(r"@([\w./]+)\(\)")
+_REFERENCE = re.compile(r"@([\w./]+)")
 _AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.

@@ -13,6 +13,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.files import sha256
 from bdm_tf.fitted import load_spectrum, prepare_prior
+from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
@@ -20,7 +21,6 @@ from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.spectrum import Spectrum
-from bdm_tf.times import TimeDistribution, UniformTimes
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 
 
@@ -35,7 +35,7 @@ class Model:
         objective: its loss.
         parametrisation: what the network predicts; None is `PredictEps`.
         prior: where sampling starts; None is `StandardNormal`.
-        times: what times it is trained at; None is `UniformTimes`.
+        times: how training's times are spread; None is `UniformGrid`.
         spectrum_sha256: of the training images' spectrum, which training notes in config.gin; None
             takes any.
 
@@ -54,7 +54,7 @@ class Model:
         objective: Objective,
         parametrisation: Parametrisation | None = None,
         prior: Prior | None = None,
-        times: TimeDistribution | None = None,
+        times: TimeGrid | None = None,
         spectrum_sha256: str | None = None,
     ):
         self.image_shape = tuple(image_shape)
@@ -62,7 +62,7 @@ class Model:
         self.objective = objective
         self.parametrisation = parametrisation or PredictEps()
         self.prior = prior or StandardNormal()
-        self.times = times or UniformTimes()
+        self.times = times or UniformGrid()
         self.spectrum: Spectrum | None = None
         self.spectrum_sha256 = spectrum_sha256
         self.network = network(image_shape=self.image_shape)
@@ -70,10 +70,10 @@ class Model:
         self.parametrisation.check(self.process)
         objective.check(self.denoiser())
         self.times.check(self.process)
-        if objective.needs_uniform_times and not isinstance(self.times, UniformTimes):
+        if objective.needs_uniform_times and not isinstance(self.times, UniformGrid):
             raise UserError(
                 f"{type(objective).__name__} is an integral over uniform times: give Model.times = "
-                "@UniformTimes()"
+                "@UniformGrid()"
             )
 
     def denoiser(self, projection: Projection | None = None) -> Denoiser:
@@ -86,7 +86,7 @@ class Model:
 
     def times_at(self, places: tf.Tensor) -> tf.Tensor:
         """Training times `[B]` from numbers `[B]` that are uniform in [0, 1]."""
-        return self.times(self.process, places, self.spectrum)
+        return self.times.times(self.process, places, self.spectrum)
 
     def use_spectrum(self, spectrum: Spectrum, name: str) -> None:
         """Takes the training images' spectrum; `name` is where it comes from.

@@ -48,7 +48,7 @@ def test_what_both_sampling_and_training_use_may_not():
         ("PredictV.angle = 1", False),  # of a class that nothing makes
         ("IHDMSampler.grid = @FittedGrid()\nFittedGrid.power = 1.0", False),
         ("Model.spectrum_sha256 = 'abc'", False),  # measured since
-        ("Model.times = @SpectralTimes()", True),
+        ("Model.times = @FittedGrid()", True),
         ("train.flip = True", True),
     ],
 )

@@ -1,10 +1,6 @@
 """Samplers: `sampler(denoiser, shape=, seed=, num_steps=, first=)` -> images in [-1, 1]."""
 
-from bdm_tf.sampling.ancestral import AncestralSampler
-from bdm_tf.sampling.angle import AngleSampler
-from bdm_tf.sampling.ddim import DDIMSampler
-from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
-from bdm_tf.sampling.grids import (
+from bdm_tf.grids import (
     FittedGrid,
     KarrasGrid,
     LogSNRGrid,
@@ -12,6 +8,10 @@ from bdm_tf.sampling.grids import (
     TimeGrid,
     UniformGrid,
 )
+from bdm_tf.sampling.ancestral import AncestralSampler
+from bdm_tf.sampling.angle import AngleSampler
+from bdm_tf.sampling.ddim import DDIMSampler
+from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
 from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.sampling.grids import TimeGrid
+from bdm_tf.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
 
 

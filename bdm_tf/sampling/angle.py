@@ -5,10 +5,10 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.sampling.grids import FittedGrid, TimeGrid
+from bdm_tf.angles import angle
+from bdm_tf.grids import FittedGrid, TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_continuous_time, needs_noise
 from bdm_tf.spectrum import needed
-from bdm_tf.times import angle
 
 
 @gin.register

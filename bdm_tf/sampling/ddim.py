@@ -6,7 +6,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.sampling.grids import TimeGrid
+from bdm_tf.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
 
 

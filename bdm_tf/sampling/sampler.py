@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
+from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
-from bdm_tf.sampling.grids import TimeGrid, UniformGrid
 
 Memory = tuple[tf.Tensor, ...]
 

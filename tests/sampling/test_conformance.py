@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import projections, sampling
+from bdm_tf.grids import TimeGrid
 from bdm_tf.projections import Projection
-from bdm_tf.sampling.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler
 from tests.conftest import ROOT, run
 from tests.sampling.conformance import CASES, draw

@@ -19,7 +19,6 @@ from bdm_tf.sampling import (
     UniformGrid,
 )
 from bdm_tf.spectrum import Spectrum
-from bdm_tf.times import SpectralTimes, times_of_even_angles
 from tests import oracle
 from tests.toy_models import blurring, cold, draw, ihdm
 
@@ -140,25 +139,17 @@ def test_what_never_varies_does_not_count():
         times(FittedGrid(), spectrum=none)
 
 
-def test_training_times_are_those_of_the_grid_and_inside_0_and_1():
-    places = tf.constant(np.float32([0.0, 0.3, 0.7, np.nextafter(np.float32(1), np.float32(0))]))
-    found = SpectralTimes()(blurring(), places, STEEP)
-    np.testing.assert_array_equal(found, times_of_even_angles(blurring(), places, STEEP))
-    assert (found >= 0).numpy().all() and (found <= 1).numpy().all()
-
-
 @pytest.mark.parametrize(
     "make, words",
     [
         (lambda: PowerGrid(0.0), "power=0.0 must be above 0"),
         (lambda: KarrasGrid(-1), "rho=-1 must be above 0"),
         (lambda: FittedGrid(-0.5), "FittedGrid.power=-0.5 must be at least 0"),
-        (lambda: SpectralTimes(float("nan")), "SpectralTimes.power=nan must be at least 0"),
+        (lambda: FittedGrid(float("nan")), "FittedGrid.power=nan must be at least 0"),
         (lambda: times(FittedGrid(), spectrum=None), "FittedGrid needs the mean and variance"),
         (lambda: PowerGrid().check(ihdm()), "PowerGrid is for .* continuous time.* 10 steps"),
         (lambda: FittedGrid().check(ihdm()), "FittedGrid is for .* continuous time.* 10 steps"),
         (lambda: FittedGrid().check(cold()), "FittedGrid goes by noise, but sigma_t is 0"),
-        (lambda: SpectralTimes().check(ihdm()), "SpectralTimes is for .* continuous time"),
         (lambda: LogSNRGrid().check(_constant_noise()), "LogSNRGrid goes by the noise, which does"),
     ],
 )

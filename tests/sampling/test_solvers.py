@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bdm_tf.angles import angle
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictX
@@ -19,7 +20,6 @@ from bdm_tf.sampling import (
     PowerGrid,
 )
 from bdm_tf.spectrum import Spectrum
-from bdm_tf.times import angle
 from tests import oracle
 from tests.toy_models import blurring, cold, ihdm, variance_preserving
 

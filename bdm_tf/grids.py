@@ -1,19 +1,22 @@
-"""The times at which a sampler looks, from t = 1 down to t = 0."""
+"""How times are spread over [0, 1]: where a sampler looks, and where a network is trained."""
 
 from __future__ import annotations
 
 import abc
+import math
 
 import gin
 import tensorflow as tf
 
+from bdm_tf.angles import times_of_even_angles
 from bdm_tf.errors import UserError
 from bdm_tf.spectrum import Spectrum, needed
-from bdm_tf.times import check_angles, check_power, times_of_even_angles
 
 
 class TimeGrid(abc.ABC):
-    """Maps even places k / T in [0, 1] to times; 0 to 0 and 1 to 1, rising.
+    """Maps places in [0, 1] to times; 0 to 0 and 1 to 1, rising.
+
+    A sampler of T steps looks at the times of k / T; training draws places at random.
 
     Attributes:
         needs_spectrum: whether it needs the training images' `Spectrum`.
@@ -36,7 +39,7 @@ class TimeGrid(abc.ABC):
 
 @gin.register
 class UniformGrid(TimeGrid):
-    """`t_k = k / T`: Algorithm 1."""
+    """Times are places: Algorithms 1 and 2."""
 
     def times(self, process, places, spectrum):
         return places
@@ -47,7 +50,7 @@ class UniformGrid(TimeGrid):
 
 @gin.register
 class PowerGrid(TimeGrid):
-    """`t_k = (k / T)^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
+    """`t = place^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
 
     Args:
         power: above 0; above 1 it looks more often where there is little noise.
@@ -123,9 +126,9 @@ class KarrasGrid(_OfNoise):
 
 @gin.register
 class FittedGrid(TimeGrid):
-    """Times fitted to the data's spectrum: all steps take the same part of the way to noise.
+    """Times fitted to the data's spectrum: equal parts of the way to noise, in closed form.
 
-    Even lengths of the curve of angles in `bdm_tf/times.py`, in closed form.
+    Even lengths of the curve of angles in `bdm_tf/angles.py`. Not in the paper.
 
     Args:
         power: coefficients are weighted by `C^power`; 1 is their share in the images' pixels, 0
@@ -135,7 +138,8 @@ class FittedGrid(TimeGrid):
     needs_spectrum = True
 
     def __init__(self, power: float = 1.0):
-        check_power(type(self).__name__, power)
+        if not 0 <= power < math.inf:
+            raise UserError(f"FittedGrid.power={power} must be at least 0")
         self._power = power
 
     def times(self, process, places, spectrum):
@@ -143,4 +147,6 @@ class FittedGrid(TimeGrid):
         return times_of_even_angles(process, places, spectrum, self._power)
 
     def check(self, process):
-        check_angles(type(self).__name__, process)
+        if process.is_deterministic:
+            raise UserError("FittedGrid goes by noise, but sigma_t is 0")
+        super().check(process)

@@ -1,4 +1,4 @@
-"""Times spread by how fast the images' own coefficients turn into noise.
+"""How fast the images' own coefficients turn into noise, in angles.
 
 Where a coefficient of variance C is Gaussian, let `tan(theta_t) = sigma_t / (alpha_t sqrt(C))`: the
 angle is 0 for an image, pi / 2 for noise. With the optimal network a step of DDIM from t to s
@@ -10,83 +10,16 @@ cosine schedule and C = 1 that is t itself; for blur it is the short time in whi
 
 from __future__ import annotations
 
-import abc
 import functools
 
-import gin
 import numpy as np
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.spectrum import Spectrum
 
 _PLACES = 2000  # of a table of times
 _AT_ONCE = 50
-
-
-class TimeDistribution(abc.ABC):
-    """What times a network is trained at.
-
-    Attributes:
-        needs_spectrum: whether it needs the training images' `Spectrum`.
-    """
-
-    needs_spectrum = False
-
-    @abc.abstractmethod
-    def __call__(self, process, places: tf.Tensor, spectrum: Spectrum | None) -> tf.Tensor:
-        """Times `[B]` in [0, 1] from numbers `[B]` that are uniform in [0, 1]."""
-
-    def check(self, process) -> None:
-        """Raises a `UserError` if the process has no such times."""
-        return
-
-
-@gin.register
-class UniformTimes(TimeDistribution):
-    """Uniform in [0, 1] (Algorithm 2)."""
-
-    def __call__(self, process, places, spectrum):
-        return places
-
-
-@gin.register
-class SpectralTimes(TimeDistribution):
-    """Uniform in the length of the curve of angles; see this module. Not in the paper.
-
-    Args:
-        power: coefficients are weighted by `C^power`; 1 is their share in the images' pixels, 0
-            weights all frequencies alike.
-    """
-
-    needs_spectrum = True
-
-    def __init__(self, power: float = 1.0):
-        check_power(type(self).__name__, power)
-        self._power = power
-
-    def __call__(self, process, places, spectrum):
-        return times_of_even_angles(process, places, needed(spectrum, "SpectralTimes"), self._power)
-
-    def check(self, process):
-        check_angles(type(self).__name__, process)
-
-
-def check_power(owner: str, power: float) -> None:
-    """Raises a `UserError` for a weight's exponent that is not a number, at least 0."""
-    if not 0 <= power < np.inf:
-        raise UserError(f"{owner}.power={power} must be at least 0")
-
-
-def check_angles(owner: str, process) -> None:
-    """Raises a `UserError` if a process has no angles in continuous time."""
-    if process.is_deterministic:
-        raise UserError(f"{owner} goes by noise, but sigma_t is 0")
-    if process.num_steps is not None:
-        raise UserError(
-            f"{owner} is for processes in continuous time; this one's blur has "
-            f"{process.num_steps} steps"
-        )
 
 
 def times_of_even_angles(
