@@ -195,7 +195,8 @@ def markdown(rows: list[dict]) -> str:
 def picture(rows: list[dict]) -> Figure:
     """A panel a blur, a line a setting that was measured at three numbers or more."""
     blurs = sorted({row["blur"] for row in rows})
-    figure = Figure(figsize=(4.5 * len(blurs), 4.2), layout="constrained")
+    columns = sorted({row["evaluations"] for row in rows})
+    figure = Figure(figsize=(4.0 * len(blurs), 5.0), layout="constrained")
     panels = figure.subplots(1, len(blurs), sharey=True, squeeze=False)[0]
     lines = [item for item in sorted(by_setting(rows).items()) if len(item[1]) >= 3]
     labels = list(dict.fromkeys(", ".join(setting[1:5]) for setting, _ in lines))
@@ -204,7 +205,7 @@ def picture(rows: list[dict]) -> Figure:
             if setting[0] == blur:
                 label = ", ".join(setting[1:5])
                 x = sorted(found)
-                colour = f"C{labels.index(label) % 10}"
+                colour = matplotlib.colormaps["tab20"](labels.index(label) % 20)
                 dashes = "--" if setting[1] == "paper" else "-"
                 means = [np.mean(found[n]) for n in x]
                 panel.plot(x, means, f"o{dashes}", color=colour, label=label, markersize=3)
@@ -212,9 +213,15 @@ def picture(rows: list[dict]) -> Figure:
                 panel.fill_between(x, *ends, color=colour, alpha=0.2)
         panel.set(title=f"$\\sigma_{{B,max}}$ = {blur:g}", xscale="log", yscale="log")
         panel.set(xlabel="network evaluations an image")
+        panel.set_xticks(columns, [str(n) for n in columns])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("Frechet distance")
-    panels[-1].legend(fontsize=7)
+    shown = {}
+    for panel in panels:
+        handles, names = panel.get_legend_handles_labels()
+        shown |= dict(zip(names, handles))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=len(blurs), fontsize=8)
     return figure
 
 
