@@ -62,7 +62,7 @@ def find_spectrum(model, workdir: str, batches: Batches) -> Spectrum:
     if spectrum := load_spectrum(model, workdir):
         return spectrum
     spectrum = measure_spectrum(batches, model.process.basis)
-    model.use_spectrum(spectrum, "that of the training images")
+    model.use_spectrum(spectrum, "the spectrum of these images", "give it the same images again")
     return spectrum
 
 
@@ -88,7 +88,8 @@ def load_spectrum(model, workdir: str) -> Spectrum | None:
     if not tf.io.gfile.exists(path):
         return None
     spectrum = read_spectrum(path, model.process)
-    model.use_spectrum(spectrum, path)
+    way_out = "bring that one back, or remove this, and the training command measures it anew"
+    model.use_spectrum(spectrum, path, way_out)
     trust = os.path.join(workdir, "trust.npz")
     if tf.io.gfile.exists(trust):
         try:

@@ -88,17 +88,18 @@ class Model:
         """Training times `[B]` from numbers `[B]` that are uniform in [0, 1]."""
         return self.times.times(self.process, places, self.spectrum)
 
-    def use_spectrum(self, spectrum: Spectrum, name: str) -> None:
+    def use_spectrum(
+        self, spectrum: Spectrum, name: str, way_out: str = "bring that one back"
+    ) -> None:
         """Takes the training images' spectrum; `name` is where it comes from.
 
         Raises:
-            UserError: it is not the one that the run began with.
+            UserError: it is not the one that the run began with; `way_out` is what to do then.
         """
         if self.spectrum_sha256 not in (None, spectrum.sha256()):
             raise UserError(
-                f"{name} is not the one that the run was trained with: its SHA-256 is not "
-                f"{self.spectrum_sha256[:16]}... Bring that back; or remove it, and the training "
-                "command measures it anew"
+                f"{name} is not the one that the run was trained with, whose SHA-256 is "
+                f"{self.spectrum_sha256[:16]}...: {way_out}"
             )
         self.spectrum = spectrum
 

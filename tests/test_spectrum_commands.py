@@ -33,7 +33,7 @@ def test_another_spectrum_is_refused_and_a_lost_one_measured_again(workdir, digi
         result = run(arguments)
         assert result.returncode == 1 and "Traceback" not in result.stderr
         assert "spectrum.npz is not the one that the run was trained with" in result.stderr
-        assert "or remove it" in result.stderr
+        assert "or remove this" in result.stderr
     os.remove(path)
     result = run(command("export.py", f"--workdir={workdir}", f"--export_dir={tmp_path}/e"))
     assert result.returncode == 1 and "Traceback" not in result.stderr
