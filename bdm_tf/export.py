@@ -183,7 +183,7 @@ def _is_exported(step: int, export_dir: str) -> bool:
     except UserError:  # damaged
         return False
     there, here = (
-        {k: v for k, v in config.sampling_parameters(values).items() if k.startswith("sample.")}
+        {k: v for k, v in config.sampling_parameters(values).items() if not k.startswith("train.")}
         for values in (info["config"], config.parameters(config.operative_text()))
     )
     return info["step"] == step and there == here

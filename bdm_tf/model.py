@@ -209,12 +209,12 @@ def restore_average(model: Model, checkpoint: str) -> None:
     saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
 
 
-def needs_spectrum(model: Model, *settings: SampleSettings) -> list[str]:
-    """The names of those parts that need the training images' spectrum."""
+def needs_spectrum(model: Model, *settings: SampleSettings) -> bool:
+    """Whether some part needs the training images' spectrum."""
     parts: list = [model.parametrisation, model.times]
     for chosen in settings:
         parts += [chosen.projection, chosen.sampler, chosen.sampler.grid]
-    return [type(part).__name__ for part in parts if part.needs_spectrum]
+    return any(part.needs_spectrum for part in parts)
 
 
 def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:

@@ -175,7 +175,7 @@ def train(
         denoiser = model.denoiser(preview.projection)
         preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
         state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
-    has_spectrum = bool(needs_spectrum(model, settings, preview))
+    has_spectrum = needs_spectrum(model, settings, preview)
     if has_spectrum:
         with cluster.together():
             if cluster.is_chief:
