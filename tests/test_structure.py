@@ -46,6 +46,7 @@ FLOORS = [
     "bdm_tf.training.trainer",
     "bdm_tf.training.run",
     "bdm_tf.training.loop",
+    "bdm_tf.stablehlo",
     "bdm_tf.tpu_check",
     "bdm_tf.export",
     "bdm_tf.evaluation",

@@ -14,6 +14,8 @@ import sys
 import time
 from typing import Any
 
+from bdm_tf.stablehlo.running import compile_options, parsed
+
 
 def devices(topology: str, options: dict) -> list:
     """The devices of a slice, one for a chip.
@@ -44,29 +46,14 @@ def compile_for_tpu(text: str, aliases: list[list[int]], device: Any) -> dict:
         "bytes_accessed" as the compiler counts them, and "hlo", the optimised program; or "error"
         after so many seconds.
     """
-    from jax._src import compiler
-    from jax._src.interpreters import mlir
     from jax._src.lib import xla_client
-    from jaxlib.mlir import ir
 
-    with mlir.make_ir_context():
-        module = ir.Module.parse(text)
-        main = next(f for f in module.body.operations if f.name.value == "main")
-        attributes = (
-            list(main.arg_attrs)
-            if "arg_attrs" in main.attributes
-            else [ir.DictAttr.get({}) for _ in main.arguments]
-        )
-        for output, argument in aliases:
-            place = ir.IntegerAttr.get(ir.IntegerType.get_signless(32), output)
-            attributes[argument] = ir.DictAttr.get({"tf.aliasing_output": place})
-        main.attributes["arg_attrs"] = ir.ArrayAttr.get(attributes)
-        options = compiler.get_compile_options(num_replicas=1, num_partitions=1)
-        began, began_cpu = time.monotonic(), _cpu_seconds()
-        try:
-            program = device.client.compile(module, xla_client.DeviceList((device,)), options)
-        except Exception as error:  # whatever the compiler has to say is the result
-            return {"error": str(error), "seconds": time.monotonic() - began}
+    module, executors = parsed(text, aliases), xla_client.DeviceList((device,))
+    began, began_cpu = time.monotonic(), _cpu_seconds()
+    try:
+        program = device.client.compile(module, executors, compile_options())
+    except Exception as error:  # whatever the compiler has to say is the result
+        return {"error": str(error), "seconds": time.monotonic() - began}
     spent = {"seconds": time.monotonic() - began, "cpu_seconds": _cpu_seconds() - began_cpu}
     memory = program.get_compiled_memory_stats()
     cost = program.cost_analysis()

@@ -66,8 +66,18 @@ def training_step(model: Model, batch_size: int, cores: int) -> Step:
     Raises:
         UserError: the batch cannot be shared.
     """
-    parts = setting("accumulation_steps")
-    _check_divisible(batch_size, cores * parts)
+    _check_divisible(batch_size, cores * setting("accumulation_steps"))
+    trainer, _ = make_trainer(model, batch_size)
+
+    def step(image, row, number):
+        return trainer.replica_step({"image": image, "row": row}, number)
+
+    piece = tf.TensorSpec([batch_size // cores, *model.image_shape], tf.float32)
+    return step, [piece, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+
+
+def make_trainer(model: Model, batch_size: int) -> tuple[Trainer, TrainState]:
+    """What takes the steps that gin's configuration describes, and a state at step 0."""
     rate = WarmUp(setting("learning_rate"), setting("warmup_steps"))
     optimizer = make_optimizer(setting("optimizer"), rate)
     state = TrainState(model.network, model.ema_network, optimizer)
@@ -80,14 +90,9 @@ def training_step(model: Model, batch_size: int, cores: int) -> Step:
         ema_decay=setting("ema_decay"),
         clip_norm=setting("clip_norm"),
         jit_compile=True,
-        accumulation_steps=parts,
+        accumulation_steps=setting("accumulation_steps"),
     )
-
-    def step(image, row, number):
-        return trainer.replica_step({"image": image, "row": row}, number)
-
-    piece = tf.TensorSpec([batch_size // cores, *model.image_shape], tf.float32)
-    return step, [piece, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+    return trainer, state
 
 
 def sampling_loop(model: Model, batch_size: int, cores: int) -> Step:

@@ -7,8 +7,8 @@ import gin
 import pytest
 
 from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf.stablehlo.lowering import Module
 from bdm_tf.tpu_check import job
-from bdm_tf.tpu_check.lowering import Module
 from bdm_tf.tpu_check.steps import use_defaults
 from bdm_tf.tpu_check.topology import CHIPS, parse_topology
 from tests.conftest import ROOT, TINY

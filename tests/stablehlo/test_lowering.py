@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from bdm_tf.errors import UserError
 from bdm_tf.keras_versions import raw_variables
-from bdm_tf.tpu_check.functional import pure
-from bdm_tf.tpu_check.lowering import Uncompilable, lower
+from bdm_tf.stablehlo.functional import pure
+from bdm_tf.stablehlo.lowering import Uncompilable, lower
 from bdm_tf.training.adam import FusedAdam
 
 X = tf.TensorSpec([8], tf.float32)
@@ -103,5 +103,5 @@ def test_a_sound_step_is_lowered_with_its_variables_in_place():
 
 @pytest.mark.skipif(not TOO_OLD, reason="this TensorFlow has StableHLO")
 def test_a_tensorflow_without_stablehlo_is_named_with_a_later_one():
-    with pytest.raises(UserError, match=r"TensorFlow 2\.15.*run tpu_check with a later one"):
+    with pytest.raises(UserError, match=r"TensorFlow 2\.15.*take a later one"):
         lower(lambda x: 2.0 * x, [X])

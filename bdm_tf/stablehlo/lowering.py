@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.tpu_check.functional import pure
+from bdm_tf.stablehlo.functional import Pure, pure
 
 _LIBRARIES = tuple(os.path.dirname(m.__file__) + os.sep for m in (tf, keras)) + (
     os.path.dirname(__file__) + os.sep,
@@ -93,7 +93,11 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Module:
         Uncompilable: it cannot be lowered, or has a shape that is not static.
         UserError: this TensorFlow has no StableHLO.
     """
-    rewritten = pure(function, specs)
+    return lower_pure(pure(function, specs))
+
+
+def lower_pure(rewritten: Pure) -> Module:
+    """`lower` for what has been put in terms of values already."""
     platform = lowered_for()
     options = {"platform_name": "TPU"} if platform == "TPU" else {}
     try:
@@ -102,8 +106,8 @@ def lower(function: Callable, specs: Sequence[tf.TensorSpec]) -> Module:
     except (ValueError, tf.errors.OpError) as error:
         if "Invalid stage" in str(error):
             raise UserError(
-                f"TensorFlow {tf.__version__} does not tell its programs in StableHLO, which the "
-                "TPU compiler reads: run tpu_check with a later one, for instance 2.21"
+                f"TensorFlow {tf.__version__} does not tell its programs in StableHLO: take a "
+                "later one for this, for instance 2.21"
             ) from error
         raise Uncompilable(_problem(str(error), rewritten.operations)) from error
     if platform == "CPU":

@@ -6,7 +6,7 @@ TensorFlow lowers for a device that is not there only what holds no variables.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
@@ -31,6 +31,7 @@ class Pure:
         num_results: how many of its results come before the values written.
         aliases: for each value written, in order, the number of the argument that it replaces.
         operations: the original's operations by name, to say where one was written.
+        handles: of the variables whose values the last of `specs` are.
     """
 
     function: Any
@@ -39,6 +40,7 @@ class Pure:
     num_results: int
     aliases: list[int]
     operations: dict[str, tf.Operation]
+    handles: list[tf.Tensor]
 
 
 class _Cell:
@@ -63,7 +65,8 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     """
     concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     captured = concrete.captured_inputs
-    state = [_held(c) for c in captured if c.dtype == tf.resource]
+    handles = [c for c in captured if c.dtype == tf.resource]
+    state = [_held(c) for c in handles]
     outputs = concrete.graph.outputs
     library = {f.signature.name: f for f in concrete.graph.as_graph_def().library.function}
     for name, definition in library.items():
@@ -74,7 +77,11 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     def replayed(*values):
         arguments, cells = values[: len(specs)], [_Cell(v) for v in values[len(specs) :]]
         remaining = iter(cells)
-        inputs = [next(remaining) if c.dtype == tf.resource else c for c in captured]
+        inputs = [
+            # What is captured would be an argument that nobody hands over.
+            next(remaining) if c.dtype == tf.resource else tf.constant(c.numpy())
+            for c in captured
+        ]
         results = _replay(concrete.graph, [*arguments, *inputs], library)
         written[:] = [i for i, cell in enumerate(cells) if cell.written]
         return [*results, *(cells[i].value for i in written)]
@@ -88,6 +95,53 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
         num_results=len(outputs),
         aliases=[len(specs) + i for i in written],
         operations={op.name: op for op in concrete.graph.get_operations()},
+        handles=handles,
+    )
+
+
+def repeated(
+    one: Pure, num_steps: int, arguments: Callable, specs: Sequence[tf.TensorSpec]
+) -> Pure:
+    """Many steps in one call, each with the values that the one before it wrote.
+
+    Args:
+        one: a step.
+        num_steps: how many.
+        arguments: makes the arguments of step i of `[i, *arguments of the whole]`, i int32.
+        specs: of the arguments of the whole.
+
+    Returns:
+        A function with the results of `one`, each stacked over the steps.
+    """
+    places = [place - one.num_arguments for place in one.aliases]
+    stacked = one.function.get_concrete_function(*one.specs).structured_outputs[: one.num_results]
+
+    def many(*values):
+        given, state = values[: len(specs)], values[len(specs) :]
+        records = [tf.TensorArray(r.dtype, size=num_steps, element_shape=r.shape) for r in stacked]
+
+        def step(i, records, state):
+            results = one.function(*arguments(i, *given), *state)
+            records = [r.write(i, x) for r, x in zip(records, results)]
+            state = list(state)
+            for place, value in zip(places, results[one.num_results :]):
+                state[place] = value
+            return i + 1, records, state
+
+        _, records, state = tf.while_loop(
+            lambda i, *_: i < num_steps,
+            step,
+            [tf.constant(0), records, list(state)],
+            maximum_iterations=num_steps,
+        )
+        return [*(r.stack() for r in records), *(state[place] for place in places)]
+
+    return replace(
+        one,
+        function=tf.function(many, jit_compile=True, autograph=False),
+        specs=[*specs, *one.specs[one.num_arguments :]],
+        num_arguments=len(specs),
+        aliases=[len(specs) + place for place in places],
     )
 
 
@@ -120,7 +174,7 @@ def _on_cells(op: tf.Operation, given: list, library: Library) -> list:
     if op.type in _LOOPS:
         return _loop(op, given, library)
     if op.type not in _ON_VARIABLES:
-        raise UserError(f"tpu_check does not know {op.type} ({op.name}) on a variable")
+        raise UserError(f"no way is known to lower {op.type} ({op.name}) on a variable")
     return _ON_VARIABLES[op.type](op, *given)
 
 
@@ -164,7 +218,7 @@ def _loop(op: tf.Operation, given: list, library: Library) -> list:
     def once(*values):
         results = _replay(body, filled(values), library)
         if any(isinstance(v, _Cell) and v.written for v in results):
-            raise UserError(f"tpu_check: the loop {op.name} writes a variable")
+            raise UserError(f"no way is known to lower the loop {op.name}, which writes a variable")
         return [results[place] for place in places]
 
     before = [cell.written for cell in given if isinstance(cell, _Cell)]
