@@ -85,6 +85,11 @@ def _hint(message: str) -> str:
             "\nA value is a number, text in quotes, a list of these, or what a class makes, with "
             "an @: train.optimizer = @keras.optimizers.AdamW()"
         )
+    nobody = re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message)
+    if nobody:
+        names = [n.rpartition(".")[2] for n in gin.config._REGISTRY._selector_map]
+        near = difflib.get_close_matches(nobody[1].rpartition(".")[2], names, n=1)
+        return f"\nDid you mean {near[0]}?" if near else ""
     unknown = re.search(r"Configurable '(.*?)' doesn't have a parameter named '(.*?)'", message)
     if not unknown:
         return ""
@@ -135,8 +140,8 @@ def call(configurable: Callable, *arguments, **named):
         if not reason.startswith("Required bindings"):
             raise
         raise UserError(
-            f"{reason}. Files of gin/base, gin/networks and gin/ablations are given after that of "
-            "an experiment, such as --gin_file=gin/digits.gin"
+            f"{reason}. Files of gin/base, gin/networks, gin/ablations and gin/sampling are given "
+            "after that of an experiment, such as --gin_file=gin/digits.gin"
         ) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from bdm_tf.errors import check_kind
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, Projection
@@ -24,7 +25,7 @@ class Denoiser:
             need.
 
     Raises:
-        UserError: the spectrum is of images of another shape.
+        UserError: a part is of another kind, or the spectrum is of images of another shape.
     """
 
     def __init__(
@@ -39,11 +40,15 @@ class Denoiser:
     ):
         self.network = network
         self.process = process
-        self.projection = projection or NoProjection()
-        self.parametrisation = parametrisation or PredictEps()
-        self.prior = prior or StandardNormal()
+        self.projection = NoProjection() if projection is None else projection
+        self.parametrisation = PredictEps() if parametrisation is None else parametrisation
+        self.prior = StandardNormal() if prior is None else prior
         self.spectrum = spectrum
+        check_kind("projection", self.projection, Projection)
+        check_kind("parametrisation", self.parametrisation, Parametrisation)
+        check_kind("prior", self.prior, Prior)
         if spectrum is not None:
+            check_kind("spectrum", spectrum, Spectrum)
             check_shape(spectrum, process)
 
     def __call__(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import math
+import numbers
 import os
 import re
 import signal
@@ -33,18 +36,76 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0][:300]
 
 
+def is_whole(value) -> bool:
+    """Whether a value is a whole number, NumPy's included, and no bool."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_counts(owner: str, lowest: int, **values: int) -> None:
     """Raises a `UserError` for a parameter of `owner` that is not a whole number >= `lowest`."""
     for name, value in values.items():
-        if not isinstance(value, int) or value < lowest:
+        if not is_whole(value) or value < lowest:
             raise UserError(f"{owner}.{name}={value!r} must be a whole number, at least {lowest}")
 
 
 def check_numbers(owner: str, **values: float) -> None:
-    """Raises a `UserError` for a parameter of `owner` that is not a number, at least 0."""
+    """Raises a `UserError` for a parameter of `owner` that is not a finite number, at least 0."""
     for name, value in values.items():
-        if not isinstance(value, (int, float)) or not value >= 0:
+        if not _is_number(value) or not value >= 0:
             raise UserError(f"{owner}.{name}={value!r} must be a number, at least 0")
+
+
+def check_between(
+    name: str, value: float, low: float, high: float = math.inf, *, without_low: bool = False
+) -> None:
+    """Raises a `UserError` for a parameter that is not a finite number from `low` to `high`.
+
+    Args:
+        name: the parameter.
+        value: what was given.
+        low, high: the range, both included.
+        without_low: whether `low` itself is left out.
+    """
+    inside = _is_number(value) and low <= value <= high and not (without_low and value == low)
+    if not inside:
+        above = f"above {low}" if without_low else f"at least {low}"
+        most = f", at most {high}" if high < math.inf else ""
+        raise UserError(f"{name}={value!r} must be a number {above}{most}")
+
+
+def _is_number(value) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def check_kind(name: str, value, kind: type) -> None:
+    """Raises a `UserError` for a part that is not an object of `kind`.
+
+    Args:
+        name: the parameter, as gin names it.
+        value: what was given.
+        kind: the class that it must be of.
+    """
+    if isinstance(value, kind):
+        return
+    if inspect.isclass(value) and issubclass(value, kind):
+        reference = f"@{value.__name__}"
+        raise UserError(f"{name} = {reference} lacks its parentheses: {reference}()")
+    ours = type(value).__module__.partition(".")[0] == __name__.partition(".")[0]
+    shown = f"@{type(value).__name__}()" if ours else repr(value)
+    if inspect.isclass(value):
+        shown = f"@{value.__name__}"
+    raise UserError(
+        f"{name} = {shown} is no {kind.__name__}: give one of {', '.join(_made_of(kind))}"
+    )
+
+
+def _made_of(kind: type) -> list[str]:
+    """What gin calls the classes of a kind."""
+    below: list[type] = kind.__subclasses__()
+    found = [name for one in below for name in _made_of(one)]
+    usable = not inspect.isabstract(kind) and not kind.__name__.startswith("_")
+    return sorted({*found, *([f"@{kind.__name__}()"] if usable else [])})
 
 
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:

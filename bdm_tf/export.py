@@ -16,7 +16,7 @@ from bdm_tf.errors import UserError
 from bdm_tf.figures import sample_to_file
 from bdm_tf.files import remove_folder, rename_folder
 from bdm_tf.keras_versions import raw_variables
-from bdm_tf.model import Model, SampleSettings, build_sample_settings
+from bdm_tf.model import Model, SampleSettings, build_sample_settings, check_measured
 from bdm_tf.saved_models import INFO, model_info
 
 FINAL_IMAGES = 100
@@ -133,6 +133,7 @@ def export_saved_model(
     check_free(export_dir, overwrite)
     partial = export_dir.rstrip("/") + ".partial"
     settings = build_sample_settings(model)
+    check_measured(model, settings)
     try:
         if tf.io.gfile.exists(partial):
             remove_folder(partial)

@@ -95,8 +95,10 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     """The named arrays of a `.npz`; raises OSError, ValueError or an OpError if it is none."""
     with tf.io.gfile.GFile(path, "rb") as file:
         content = io.BytesIO(file.read())
+    if not zipfile.is_zipfile(content):  # NumPy would speak of pickles
+        raise ValueError("it is no .npz archive")
     try:
         with np.load(content, allow_pickle=False) as arrays:
             return dict(arrays)
     except (EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz archive") from error
+        raise ValueError("it is no .npz archive") from error

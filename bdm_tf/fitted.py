@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
@@ -90,38 +92,70 @@ def load_spectrum(model, workdir: str) -> Spectrum | None:
     spectrum = read_spectrum(path, model.process)
     way_out = "bring that one back, or remove this, and the training command measures it anew"
     model.use_spectrum(spectrum, path, way_out)
-    trust = os.path.join(workdir, "trust.npz")
-    if tf.io.gfile.exists(trust):
-        try:
-            arrays = read_npz(trust)
-            spectrum.trust = Trust(arrays["times"], arrays["slope"])
-        except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
-            raise UserError(
-                f"{trust} cannot be read: {error}; remove it, and training measures it anew"
-            ) from error
     return spectrum
 
 
-def prepare_trust(model, workdir: str, step: int, batches: Batches) -> None:
-    """Measures what a model's estimates are worth, unless a workdir has it of this step.
+def load_trust(model, workdir: str) -> bool:
+    """Gives a model the trust of a workdir, if it has one of the model's averaged weights.
+
+    Returns:
+        Whether it has.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = _trust_path(workdir)
+    if model.spectrum is not None:
+        model.spectrum.trust = None
+    if model.spectrum is None or not tf.io.gfile.exists(path):
+        return False
+    try:
+        arrays = read_npz(path)
+        if str(arrays["weights"]) != weights_sha256(model):
+            return False
+        trust = Trust(arrays["times"], arrays["slope"])
+    except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"{path} cannot be read: {error}; remove it, and training measures it anew"
+        ) from error
+    if trust.slope.shape[1:] != model.spectrum.image_shape:
+        raise UserError(f"{path} is of images of another shape; remove it")
+    model.spectrum.trust = trust
+    return True
+
+
+def prepare_trust(model, workdir: str, batches: Batches) -> None:
+    """Measures what a model's estimates are worth, unless a workdir has it of these weights.
 
     Args:
         model: the model, with its spectrum and averaged weights.
         workdir: where `trust.npz` is, or is to be.
-        step: of the weights.
         batches: the training images; see `measure_trust`.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be read or written.
     """
-    path = os.path.join(workdir, "trust.npz")
-    if tf.io.gfile.exists(path) and int(read_npz(path)["step"]) == step:
+    if load_trust(model, workdir):
         return
     print("measuring how far the network's estimates can be trusted", flush=True)
     trust = measure_trust(model.denoiser(), batches)
+    arrays = {"weights": weights_sha256(model), "times": trust.times, "slope": trust.slope}
+    path = _trust_path(workdir)
     with writing(path):
-        write_npz(path, {"step": step, "times": trust.times, "slope": trust.slope})
+        write_npz(path, arrays)
     model.spectrum.trust = trust
+
+
+def weights_sha256(model) -> str:
+    """What names a model's averaged weights, in hexadecimal digits."""
+    content = hashlib.sha256()
+    for variable in model.ema_network.trainable_variables:
+        content.update(np.asarray(variable).tobytes())
+    return content.hexdigest()
+
+
+def _trust_path(workdir: str) -> str:
+    return os.path.join(workdir, "trust.npz")
 
 
 def _spectrum_path(workdir: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import abc
-import math
 
 import gin
 import tensorflow as tf
 
 from bdm_tf.angles import times_of_even_angles
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between
 from bdm_tf.spectrum import Spectrum, needed
 
 
@@ -53,12 +52,11 @@ class PowerGrid(TimeGrid):
     """`t = place^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
 
     Args:
-        power: above 0; above 1 it looks more often where there is little noise.
+        power: from 0.1 to 10; above 1 it looks more often where there is little noise.
     """
 
     def __init__(self, power: float = 2.0):
-        if not power > 0:
-            raise UserError(f"PowerGrid.power={power} must be above 0")
+        check_between("PowerGrid.power", power, 0.1, 10)
         self._power = power
 
     def times(self, process, places, spectrum):
@@ -109,12 +107,11 @@ class KarrasGrid(_OfNoise):
     """Even steps of `(sigma_t / a_t)^(1 / rho)`: Karras et al. (2022), Eq. 5.
 
     Args:
-        rho: above 0; the larger, the more it looks where there is little noise.
+        rho: from 1 to 100; the larger, the more it looks where there is little noise.
     """
 
     def __init__(self, rho: float = 7.0):
-        if not rho > 0:
-            raise UserError(f"KarrasGrid.rho={rho} must be above 0")
+        check_between("KarrasGrid.rho", rho, 1, 100)
         self._rho = rho
 
     def _height(self, log_ratio):
@@ -131,15 +128,14 @@ class FittedGrid(TimeGrid):
     Even lengths of the curve of angles in `bdm_tf/angles.py`. Not in the paper.
 
     Args:
-        power: coefficients are weighted by `C^power`; 1 is their share in the images' pixels, 0
-            weights all frequencies alike.
+        power: from 0 to 10; coefficients are weighted by `C^power`: 1 is their share in the
+            images' pixels, 0 weights all frequencies alike.
     """
 
     needs_spectrum = True
 
     def __init__(self, power: float = 1.0):
-        if not 0 <= power < math.inf:
-            raise UserError(f"FittedGrid.power={power} must be at least 0")
+        check_between("FittedGrid.power", power, 0, 10)
         self._power = power
 
     def times(self, process, places, spectrum):

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_kind, is_whole
 from bdm_tf.files import sha256
-from bdm_tf.fitted import load_spectrum, prepare_prior
+from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
@@ -20,7 +20,7 @@ from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
-from bdm_tf.spectrum import Spectrum
+from bdm_tf.spectrum import Spectrum, needed
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 
 
@@ -60,9 +60,13 @@ class Model:
         self.image_shape = tuple(image_shape)
         self.process = process(image_shape=self.image_shape)
         self.objective = objective
-        self.parametrisation = parametrisation or PredictEps()
-        self.prior = prior or StandardNormal()
-        self.times = times or UniformGrid()
+        self.parametrisation = PredictEps() if parametrisation is None else parametrisation
+        self.prior = StandardNormal() if prior is None else prior
+        self.times = UniformGrid() if times is None else times
+        check_kind("Model.objective", self.objective, Objective)
+        check_kind("Model.parametrisation", self.parametrisation, Parametrisation)
+        check_kind("Model.prior", self.prior, Prior)
+        check_kind("Model.times", self.times, TimeGrid)
         self.spectrum: Spectrum | None = None
         self.spectrum_sha256 = spectrum_sha256
         self.network = network(image_shape=self.image_shape)
@@ -125,7 +129,7 @@ class SampleSettings:
         clip: what `PixelClip` was called: True is that, False `NoProjection`.
 
     Raises:
-        UserError: both are given.
+        UserError: both are given, or a part is of another kind.
     """
 
     def __init__(
@@ -140,8 +144,18 @@ class SampleSettings:
                 "sample.clip = True is sample.projection = @PixelClip(); give one of the two "
                 "(sample.clip = None takes the other back)"
             )
-        self.sampler, self.num_steps = sampler, num_steps
-        self.projection = projection or (PixelClip() if clip else NoProjection())
+        if projection is None:
+            projection = PixelClip() if clip else NoProjection()
+        check_kind("sample.sampler", sampler, Sampler)
+        check_kind("sample.projection", projection, Projection)
+        if not is_whole(num_steps):  # how many there may be, the sampler knows
+            raise UserError(f"sample.num_steps={num_steps!r} must be a whole number")
+        self.sampler, self.num_steps, self.projection = sampler, num_steps, projection
+
+    def __str__(self) -> str:
+        evaluations = self.sampler.evaluations(self.num_steps)
+        sampler, projection = type(self.sampler).__name__, type(self.projection).__name__
+        return f"{sampler}, {evaluations} network evaluations, {projection}"
 
 
 def build_model() -> Model:
@@ -217,23 +231,59 @@ def needs_spectrum(model: Model, *settings: SampleSettings) -> bool:
     return any(part.needs_spectrum for part in parts)
 
 
-def load_model(workdir: str, step: int | None = None) -> tuple[Model, int]:
+def check_measured(model: Model, settings: SampleSettings) -> None:
+    """Raises a `UserError` if a model lacks what it, or its sampling, needs of the images."""
+    for part in (model.parametrisation, settings.sampler, settings.sampler.grid):
+        if part.needs_spectrum:
+            needed(model.spectrum, type(part).__name__)
+    settings.projection.check(model.spectrum)
+
+
+def check_unchanged(trained_with: dict[str, str]) -> None:
+    """Raises a `UserError` if the model that was just built is not the one that was trained.
+
+    Args:
+        trained_with: the parameters of the run's config.gin.
+    """
+    changed = [
+        f"{name}: {trained_with[name]} in training, {value} here"
+        for name, value in config.called_parameters().items()
+        if trained_with.get(name, value) != value
+    ]
+    if changed:
+        lines = "\n  ".join(changed)
+        raise UserError(
+            "a model stays what it was trained as; only how it is sampled can be chosen now (see "
+            f"gin/sampling):\n  {lines}"
+        )
+
+
+def load_model(
+    workdir: str, step: int | None = None, choose: Callable[[], None] | None = None
+) -> tuple[Model, int]:
     """Rebuilds a trained model from a workdir alone, with its averaged weights.
 
     Args:
         workdir: what `launch/train.py` wrote.
         step: a checkpoint's step; None is the newest.
+        choose: called once gin's configuration is the workdir's, to change how it is sampled.
 
     Returns:
         The model and its step. gin's configuration is then that of the workdir.
 
     Raises:
-        UserError: no such workdir or checkpoint.
+        UserError: no such workdir or checkpoint, or `choose` made it another model.
     """
-    use_config(workdir)
+    trained_with = config.parameters(use_config(workdir))
+    if choose is not None:
+        choose()
     checkpoint = find_checkpoint(workdir, step)
     model = build_model()
+    check_unchanged(trained_with)
     restore_average(model, checkpoint)
     prepare_prior(model, workdir)
     load_spectrum(model, workdir)
+    load_trust(model, workdir)
+    if model.parametrisation.needs_spectrum:
+        needed(model.spectrum, type(model.parametrisation).__name__)
     return model, checkpoint_step(checkpoint)

@@ -154,6 +154,10 @@ class PredictPreconditioned(Parametrisation):
     needs_spectrum = True
 
     def __init__(self, scale_input: bool = False):
+        if not isinstance(scale_input, bool):
+            raise UserError(
+                f"PredictPreconditioned.scale_input={scale_input!r} must be True or False"
+            )
         self._scale_input = scale_input
 
     def check(self, process):

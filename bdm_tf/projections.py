@@ -12,7 +12,7 @@ import abc
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between
 from bdm_tf.spectrum import Spectrum, needed
 
 
@@ -26,6 +26,11 @@ class Projection(abc.ABC):
 
     needs_spectrum = False
     needs_trust = False
+
+    def check(self, spectrum: Spectrum | None) -> None:
+        """Raises a `UserError` if what it needs was not measured."""
+        if self.needs_spectrum:
+            needed(spectrum, type(self).__name__)
 
     @abc.abstractmethod
     def __call__(
@@ -73,8 +78,7 @@ class DynamicThreshold(Projection):
     """
 
     def __init__(self, quantile: float = 0.995):
-        if not 0 < quantile <= 1:
-            raise UserError(f"DynamicThreshold.quantile={quantile} must lie in (0, 1]")
+        check_between("DynamicThreshold.quantile", quantile, 0, 1, without_low=True)
         self._quantile = quantile
 
     def __call__(self, u_x_hat, *, process, spectrum, t):
@@ -104,8 +108,7 @@ class SpectralClip(Projection):
     needs_spectrum = True
 
     def __init__(self, num_deviations: float = 2.5):
-        if not num_deviations > 0:
-            raise UserError(f"SpectralClip.num_deviations={num_deviations} must be above 0")
+        check_between("SpectralClip.num_deviations", num_deviations, 0, without_low=True)
         self._num_deviations = num_deviations
 
     def __call__(self, u_x_hat, *, process, spectrum, t):
@@ -126,14 +129,17 @@ class SpectralShrink(Projection):
     needs_spectrum = True
     needs_trust = True
 
-    def __call__(self, u_x_hat, *, process, spectrum, t):
-        spectrum = needed(spectrum, "SpectralShrink")
-        if spectrum.trust is None:
+    def check(self, spectrum):
+        if needed(spectrum, "SpectralShrink").trust is None:
             raise UserError(
-                "SpectralShrink needs what the network's estimates are worth: training measures it "
-                "at its last step (trust.npz in the workdir) where sample.projection is "
-                "@SpectralShrink(), also of a finished run that is given that"
+                "SpectralShrink needs what these weights' estimates are worth (trust.npz in the "
+                "workdir), which is measured at the end of training: run the training command "
+                'again with --gin_param="sample.projection = @SpectralShrink()"; it is of the last '
+                "step's weights alone"
             )
+
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        self.check(spectrum)
         slope = spectrum.trust.at(t)
         shrunk = spectrum.mean + slope * (u_x_hat - spectrum.mean)
         return tf.where(slope == 1.0, u_x_hat, shrunk)

@@ -137,9 +137,9 @@ def needed(spectrum: Spectrum | None, who: str) -> Spectrum:
     """
     if spectrum is None:
         raise UserError(
-            f"{who} needs the mean and variance of the training images' coefficients: the "
-            "training command measures them (spectrum.npz in the workdir); in Python, give "
-            "Denoiser a spectrum"
+            f"{who} needs the mean and variance of the training images' coefficients "
+            "(spectrum.npz in the workdir): the training command, given again with all that is "
+            f"given here, {who} too, measures them; in Python, give Denoiser a spectrum"
         )
     return spectrum
 

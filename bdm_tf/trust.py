@@ -10,6 +10,7 @@ import tensorflow as tf
 from bdm_tf.angles import times_of_even_angles
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.errors import UserError
 from bdm_tf.noise import normal_rows
 from bdm_tf.priors import Batches
 from bdm_tf.spectrum import needed
@@ -28,10 +29,22 @@ class Trust:
     Attributes:
         times: `[K]`, rising from 0 to 1.
         slope: float32 `[K, H, W, C]`.
+
+    Raises:
+        UserError: the arrays are none of these.
     """
 
     times: np.ndarray
     slope: np.ndarray
+
+    def __post_init__(self):
+        times, slope = self.times, self.slope
+        if times.ndim != 1 or len(times) < 2 or not (np.diff(times) > 0).all():
+            raise UserError("trust is measured at times that rise")
+        if slope.ndim != 4 or len(slope) != len(times):
+            raise UserError(f"trust has slopes [{len(times)}, H, W, C], not {slope.shape}")
+        if not ((slope >= 0) & (slope <= 1)).all():
+            raise UserError("the slopes of trust lie in [0, 1]")
 
     def at(self, t: tf.Tensor) -> tf.Tensor:
         """The slopes at times `[B]`, `[B, H, W, C]`, on straight lines between those measured."""

@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     from bdm_tf.evaluation.once import evaluate_once
     from bdm_tf.evaluation.subjects import open_subject
     from bdm_tf.evaluation.watch import wait_for_run, watch
+    from bdm_tf.training import loop  # noqa: F401, for gin
     from bdm_tf.training.strategy import make_strategy
 
     numbers = {"num_images": _NUM_IMAGES, "seed": _SEED, "batch_size": _BATCH_SIZE}

@@ -1,4 +1,7 @@
-"""Exports a checkpoint: python launch/export.py --workdir=DIR --export_dir=DIR"""
+"""Exports a checkpoint: python launch/export.py --workdir=DIR --export_dir=DIR
+
+With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwise than the run is.
+"""
 
 import os
 
@@ -8,9 +11,12 @@ from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
 
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _WORKDIR = flags.DEFINE_string("workdir", None, "What launch/train.py wrote.")
 _EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the SavedModel goes.")
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "How it is sampled: gin/sampling/fast.gin.")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "sample.num_steps = 20".')
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_dir.")
 
 
@@ -19,12 +25,18 @@ def main(argv: list[str]) -> None:
     if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
         raise UserError("usage: launch/export.py --workdir=DIR --export_dir=DIR [--step=N]")
 
+    from bdm_tf import config
     from bdm_tf.export import check_free, export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin
 
     check_free(_EXPORT_DIR.value, _OVERWRITE.value)
-    model, step = load_model(_WORKDIR.value, _STEP.value)
+    paths = [_ROOT, os.path.join(_ROOT, "gin")]
+    model, step = load_model(
+        _WORKDIR.value,
+        _STEP.value,
+        lambda: config.overlay(_GIN_FILE.value, _GIN_PARAM.value, paths),
+    )
     export(model, step, _EXPORT_DIR.value, overwrite=_OVERWRITE.value)
     print(f"exported step {step} to {_EXPORT_DIR.value}")
 

@@ -89,15 +89,15 @@ def test_pixels_are_clipped_and_thresholds_are_each_images_quantile():
     )
 
 
-@pytest.mark.parametrize("k", [0, -1.0, float("nan")])
+@pytest.mark.parametrize("k", [0, -1.0, float("nan"), float("inf"), True, "3", None])
 def test_a_reach_that_is_none_is_refused(k):
-    with pytest.raises(UserError, match=f"num_deviations={k} must be above 0"):
+    with pytest.raises(UserError, match=f"num_deviations={k!r} must be a number above 0"):
         SpectralClip(k)
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.5])
 def test_a_quantile_that_is_none_is_refused(quantile):
-    with pytest.raises(UserError, match=f"quantile={quantile} must lie in"):
+    with pytest.raises(UserError, match=f"quantile={quantile} must be a number above 0, at most 1"):
         DynamicThreshold(quantile)
 
 

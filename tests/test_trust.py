@@ -6,10 +6,12 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
+from bdm_tf.files import read_npz, write_npz
+from bdm_tf.fitted import load_trust, prepare_trust
 from bdm_tf.parametrisations import PredictEps, PredictX
 from bdm_tf.projections import SpectralShrink
 from bdm_tf.sampling import AngleSampler, DDIMSampler
-from bdm_tf.spectrum import measure_spectrum
+from bdm_tf.spectrum import Spectrum, measure_spectrum
 from bdm_tf.trust import Trust, measure_trust
 from tests import oracle
 from tests.toy_models import blurring
@@ -111,5 +113,43 @@ def test_without_a_measurement_it_says_where_it_comes_from():
         SpectralShrink(),
         spectrum=measure_spectrum(batches, blurring().basis),
     )
-    with pytest.raises(UserError, match="SpectralShrink needs .* at its last step"):
+    with pytest.raises(UserError, match="SpectralShrink needs .* run the training command again"):
         denoiser(tf.zeros([1, *SHAPE]), tf.constant([0.5]))
+
+
+@pytest.mark.parametrize(
+    "times, slope, words",
+    [
+        ([0.0, 0.0], np.zeros((2, *SHAPE)), "times that rise"),
+        ([0.0, 1.0], np.zeros((3, *SHAPE)), r"slopes \[2, H, W, C\]"),
+        ([0.0, 1.0], np.full((2, *SHAPE), np.nan), r"lie in \[0, 1\]"),
+    ],
+)
+def test_what_is_no_trust_is_refused(times, slope, words):
+    with pytest.raises(UserError, match=words):
+        Trust(np.float32(times), slope)
+
+
+class Weights:
+    """A model of one weight, as far as trust needs it."""
+
+    def __init__(self, weight):
+        self.spectrum = Spectrum(SPECTRUM.mean, SPECTRUM.variance)
+        self.ema_network = type("Network", (), {"trainable_variables": [tf.Variable(weight)]})
+        self.denoiser = lambda: model(PredictX())
+
+
+def test_a_workdirs_trust_is_that_of_its_weights_alone(tmp_path):
+    one, other = Weights(1.0), Weights(2.0)
+    prepare_trust(one, str(tmp_path), batches)
+    again = Weights(1.0)
+    assert load_trust(again, str(tmp_path))
+    np.testing.assert_array_equal(again.spectrum.trust.slope, one.spectrum.trust.slope)
+    assert not load_trust(other, str(tmp_path)) and other.spectrum.trust is None
+    arrays = read_npz(str(tmp_path / "trust.npz"))
+    write_npz(str(tmp_path / "trust.npz"), {**arrays, "slope": arrays["slope"][:, :2]})
+    with pytest.raises(UserError, match="of images of another shape"):
+        load_trust(Weights(1.0), str(tmp_path))
+    (tmp_path / "trust.npz").write_text("not an archive")
+    with pytest.raises(UserError, match=r"it is no \.npz archive; remove it"):
+        load_trust(Weights(1.0), str(tmp_path))

@@ -13,12 +13,13 @@ from bdm_tf.cluster import Cluster
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
-from bdm_tf.fitted import load_spectrum, prepare_prior
-from bdm_tf.keras_versions import raw_variables
+from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior, weights_sha256
 from bdm_tf.model import (
     Model,
     build_model,
     build_sample_settings,
+    check_measured,
+    check_unchanged,
     restore_average,
     use_config,
 )
@@ -52,7 +53,7 @@ class TrainedRun:
         self._ema_decay = config.ema_decay(trained_with)
         with strategy.scope():
             self.model: Model = build_model()
-        _check_unchanged(config.called_parameters(), trained_with)  # of the model alone, so far
+        check_unchanged(trained_with)
         self._settings = build_sample_settings(self.model)
         self._parts = _parts(config.called_parameters())
         self.image_shape = self.model.image_shape
@@ -81,11 +82,10 @@ class TrainedRun:
         if self.model.spectrum is None:
             load_spectrum(self.model, self._workdir)
         restore_average(self.model, checkpoint)
-        weights = hashlib.sha256()
-        for variable in raw_variables(self.model.ema_network.trainable_variables):
-            weights.update(variable.numpy().tobytes())
+        load_trust(self.model, self._workdir)
+        check_measured(self.model, self._settings)
         step = checkpoint_step(checkpoint)
-        self._weights = {"step": step, "weights_sha256": weights.hexdigest()}
+        self._weights = {"step": step, "weights_sha256": weights_sha256(self.model)}
 
     def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
@@ -214,17 +214,6 @@ def open_subject(
 def _parts(parameters: dict[str, str]) -> dict[str, str]:
     """The parameters of the model and the sampler."""
     return {k: v for k, v in parameters.items() if k.split(".")[0] not in _NO_PARTS}
-
-
-def _check_unchanged(parameters: dict[str, str], trained_with: dict[str, str]) -> None:
-    changed = [
-        f"{name}: {trained_with[name]} in training, {value} here"
-        for name, value in parameters.items()
-        if trained_with.get(name, value) != value
-    ]
-    if changed:
-        lines = "\n  ".join(changed)
-        raise UserError(f"a run is scored with the model that was trained:\n  {lines}")
 
 
 def _from_firsts(strategy, on_replica, batch_size: int) -> Draw:

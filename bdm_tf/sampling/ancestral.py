@@ -34,6 +34,6 @@ class AncestralSampler(Sampler):
         u_s = mean + tf.sqrt(sigma2) * noise
         return tf.where(is_last & (self._last_step == "x_hat"), u_x_hat, u_s), memory
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
-        super().check(denoiser, num_steps, name)
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         needs_noise(self, denoiser)

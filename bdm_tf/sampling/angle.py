@@ -47,10 +47,10 @@ class AngleSampler(Sampler):
         u_s = alpha_s * spectrum.mean + length_s * (y_t + (theta_s - theta_t) * v_hat)
         return tf.where(is_last, u_x_hat, u_s), memory
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         needs_noise(self, denoiser)
         needs_continuous_time(self, denoiser)
-        super().check(denoiser, num_steps, name)
 
 
 def _polar(process, spectrum, t):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import check_between
 from bdm_tf.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
 
@@ -26,8 +26,7 @@ class DDIMSampler(Sampler):
 
     def __init__(self, eta: float = 0.0, grid: TimeGrid | None = None):
         super().__init__(grid)
-        if not 0 <= eta <= 1:
-            raise UserError(f"DDIMSampler.eta={eta} must lie in [0, 1]")
+        check_between("DDIMSampler.eta", eta, 0, 1)
         self._eta = eta
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
@@ -40,6 +39,6 @@ class DDIMSampler(Sampler):
             u_eps_hat = kept * u_eps_hat + self._eta * tf.sqrt(one_minus_r) * noise
         return tf.where(is_last, u_x_hat, alpha_s * u_x_hat + sigma_s * u_eps_hat), memory
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
-        super().check(denoiser, num_steps, name)
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         needs_noise(self, denoiser)

@@ -39,7 +39,7 @@ class DPMSolver2MSampler(Sampler):
         u_s = sigma_s / sigma_t * process.basis.to_frequency(z_t) + drift
         return tf.where(is_last, u_x_hat, u_s), (t, u_x_hat)
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         needs_noise(self, denoiser)
         needs_continuous_time(self, denoiser)
-        super().check(denoiser, num_steps, name)

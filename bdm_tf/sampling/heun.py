@@ -43,7 +43,7 @@ class HeunSampler(Sampler):
 
         return tf.cond(is_last, lambda: u_x_hat, corrected), memory
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         needs_noise(self, denoiser)
         needs_continuous_time(self, denoiser)
-        super().check(denoiser, num_steps, name)

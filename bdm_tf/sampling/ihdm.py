@@ -5,7 +5,7 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between
 from bdm_tf.parametrisations import PredictStep
 from bdm_tf.projections import NoProjection, PixelClip
 from bdm_tf.sampling.sampler import Sampler
@@ -24,8 +24,7 @@ class IHDMSampler(Sampler):
 
     def __init__(self, delta: float = 0.025):
         super().__init__()
-        if delta < 0:
-            raise ValueError(f"delta={delta} must not be negative")
+        check_between("IHDMSampler.delta", delta, 0)
         self._delta = delta
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):

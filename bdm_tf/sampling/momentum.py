@@ -43,8 +43,8 @@ class MomentumSampler(_OfLearntSteps):
     "Cold Diffusion" (2022). The last step adds no noise.
     """
 
-    def check(self, denoiser, num_steps=None, name="num_steps"):
-        super().check(denoiser, num_steps, name)
+    def check_model(self, denoiser):
+        super().check_model(denoiser)
         if not denoiser.process.keeps_scale:
             raise UserError(
                 "MomentumSampler is for processes with a_t = 1: sample with AncestralSampler"

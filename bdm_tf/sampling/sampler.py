@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_kind, is_whole
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
@@ -30,7 +30,8 @@ class Sampler(abc.ABC):
     needs_spectrum = False
 
     def __init__(self, grid: TimeGrid | None = None):
-        self.grid = grid or UniformGrid()
+        self.grid = UniformGrid() if grid is None else grid
+        check_kind(f"{type(self).__name__}.grid", self.grid, TimeGrid)
 
     @abc.abstractmethod
     def step(
@@ -91,7 +92,7 @@ class Sampler(abc.ABC):
             UserError: this sampler or this number of steps is not for this model (if it is a
                 tensor, an InvalidArgumentError when the graph runs).
         """
-        self.check(denoiser, num_steps if isinstance(num_steps, int) else None)
+        self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
         count, *image_shape = shape
         process = denoiser.process
         seeds = image_seeds(seed, first, count)
@@ -140,15 +141,21 @@ class Sampler(abc.ABC):
             num_steps: T, or None if it is not known yet.
             name: the parameter that it came from.
         """
+        self.check_model(denoiser)
+        self.grid.check(denoiser.process)
+        self._check_num_steps(denoiser.process, num_steps, name)
+
+    def check_model(self, denoiser: Denoiser) -> None:
+        """Raises a `UserError` if the model is not for this sampler, whatever its grid."""
         if isinstance(denoiser.parametrisation, PredictStep):
             raise UserError(
                 f"{type(self).__name__} does not go with PredictStep: sample with IHDMSampler"
             )
-        self.grid.check(denoiser.process)
-        self._check_num_steps(denoiser.process, num_steps, name)
 
     def _check_num_steps(self, process, num_steps: int | None, name: str) -> None:
         fewest, most = self.allowed_steps(process)
+        if num_steps is not None and not is_whole(num_steps):
+            raise UserError(f"{name}={num_steps!r} must be a whole number, at least {fewest}")
         if num_steps is not None and not fewest <= num_steps <= (most or num_steps):
             raise UserError(
                 f"{name}={num_steps} does not go with {type(self).__name__} and this model, "

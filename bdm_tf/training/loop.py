@@ -214,6 +214,8 @@ def train(
             f"{images.image_shape}, workdir {workdir}; {describe(strategy)}",
             flush=True,
         )
+        if sample_every and sample_images:
+            print(f"previews are drawn by {preview}; the last grid by {settings}", flush=True)
     trainer = Trainer(
         strategy=strategy,
         model=model,
@@ -271,7 +273,7 @@ def train(
         with cluster.together(), files.writing():  # nobody leaves while the chief is at work
             if cluster.is_chief:
                 if settings.projection.needs_trust:
-                    prepare_trust(model, workdir, num_steps, fit_batches)
+                    prepare_trust(model, workdir, fit_batches)
                 finish(model, num_steps)
     cluster.leave()
     files.close()

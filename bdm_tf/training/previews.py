@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_kind
 from bdm_tf.model import Model, SampleSettings
 from bdm_tf.projections import Projection, SpectralClip
 from bdm_tf.replicas import on_replicas
@@ -26,6 +26,10 @@ def preview_settings(
     Raises:
         UserError: `projection` needs what is measured when training has ended.
     """
+    if sampler is not None:
+        check_kind("train.sample_sampler", sampler, Sampler)
+    if projection is not None:
+        check_kind("train.sample_projection", projection, Projection)
     if projection is not None and projection.needs_trust:
         raise UserError(
             f"train.sample_projection: {type(projection).__name__} needs what is measured at the "

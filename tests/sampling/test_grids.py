@@ -142,10 +142,11 @@ def test_what_never_varies_does_not_count():
 @pytest.mark.parametrize(
     "make, words",
     [
-        (lambda: PowerGrid(0.0), "power=0.0 must be above 0"),
-        (lambda: KarrasGrid(-1), "rho=-1 must be above 0"),
-        (lambda: FittedGrid(-0.5), "FittedGrid.power=-0.5 must be at least 0"),
-        (lambda: FittedGrid(float("nan")), "FittedGrid.power=nan must be at least 0"),
+        (lambda: PowerGrid(0.0), "power=0.0 must be a number at least 0.1, at most 10"),
+        (lambda: PowerGrid(200), "power=200 must be a number at least 0.1, at most 10"),
+        (lambda: KarrasGrid(float("inf")), "rho=inf must be a number at least 1, at most 100"),
+        (lambda: FittedGrid(-0.5), "FittedGrid.power=-0.5 must be a number at least 0"),
+        (lambda: FittedGrid(float("nan")), "FittedGrid.power=nan must be a number at least 0"),
         (lambda: times(FittedGrid(), spectrum=None), "FittedGrid needs the mean and variance"),
         (lambda: PowerGrid().check(ihdm()), "PowerGrid is for .* continuous time.* 10 steps"),
         (lambda: FittedGrid().check(ihdm()), "FittedGrid is for .* continuous time.* 10 steps"),
