@@ -53,16 +53,39 @@ def test_a_finished_run_is_exported_anew_with_another_sampler(workdir, digits_di
     output = f"--output={tmp_path}/r.json"
     result = run(command("evaluate.py", f"--workdir={workdir}", *evaluation, output))
     assert result.returncode == 1 and "Traceback" not in result.stderr
-    assert "SpectralShrink needs what the network" in result.stderr
+    assert "SpectralShrink needs what these weights" in result.stderr
+    assert "give another --step" not in result.stderr
     succeeded(train_command(workdir, digits_dir, shrink))
     with np.load(os.path.join(workdir, "trust.npz")) as arrays:
-        assert arrays["slope"].shape[1:] == (8, 8, 1) and int(arrays["step"]) == 12
+        assert arrays["slope"].shape[1:] == (8, 8, 1)
     info = load(os.path.join(exported, "assets.extra", "model_info.json"))
     assert (info["projection"], info["sampler"]) == ("SpectralShrink", "AngleSampler")
     assert info["evaluations"] == info["num_steps"] == 3
     again = succeeded(train_command(workdir, digits_dir, shrink))
     assert "done already" in again.stdout and "exported" not in again.stdout
     succeeded(command("sample.py", f"--saved_model={exported}", f"--output={tmp_path}/a.npz"))
+    earlier = [f"--workdir={workdir}", "--step=8", f"--export_dir={tmp_path}/earlier"]
+    result = run(command("export.py", *earlier))
+    assert result.returncode == 1 and "of the last step's weights alone" in result.stderr
+
+
+def test_a_run_is_exported_as_it_is_to_be_sampled(workdir, tmp_path):
+    def exported(name, *arguments):
+        paths = [f"--workdir={workdir}", f"--export_dir={tmp_path / name}"]
+        result = run(command("export.py", *paths, *arguments))
+        assert "Traceback" not in result.stderr
+        return result
+
+    fast = f"--gin_file={ROOT}/gin/sampling/fast.gin"
+    assert exported("fast", fast, "--gin_param=sample.num_steps = 2").returncode == 0
+    info = load(str(tmp_path / "fast" / "assets.extra" / "model_info.json"))
+    assert (info["projection"], info["num_steps"]) == ("SpectralClip", 2)
+    assert exported("plain").returncode == 0  # the run itself is as it was
+    info = load(str(tmp_path / "plain" / "assets.extra" / "model_info.json"))
+    assert (info["projection"], info["num_steps"]) == ("NoProjection", 3)
+    other = exported("other", f"--gin_file={ROOT}/gin/base/denoising_diffusion.gin")
+    assert other.returncode == 1 and not (tmp_path / "other").exists()
+    assert "BlurSchedule.sigma_blur_max: 4.0 in training, 0.0 here" in other.stderr
 
 
 def test_previews_cannot_wait_for_what_is_measured_at_the_end(tmp_path, digits_dir):

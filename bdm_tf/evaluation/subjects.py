@@ -69,6 +69,8 @@ class TrainedRun:
         checkpoint = find_checkpoint(self._workdir, checkpoint_step(found))
         try:
             self.restore(checkpoint)
+        except UserError:
+            raise
         except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
             reason = str(error).splitlines()[0][:300]
             raise UserError(
