@@ -16,12 +16,16 @@ export PYTHONUNBUFFERED=1
 
 case "${1:-}:$#" in
   measure:[2-9])
-    for folder in "${@:2}"; do
-      echo "== $folder"
-      timeout "${LIMIT:-70}" "$python" "$here/run.py" "$folder" --measure=3 \
-        --matrix_size="${MATRIX_SIZE:-8192}" --output="$out"
-      timeout "${LIMIT:-50}" "$python" "$here/torch_step.py" "$folder" --seconds=25
-    done 2>&1 | tee -a "$out/measured.txt"
+    {
+      failed=0
+      for folder in "${@:2}"; do
+        echo "== $folder"
+        timeout "${LIMIT:-70}" "$python" "$here/run.py" "$folder" --measure=3 \
+          --matrix_size="${MATRIX_SIZE:-8192}" --output="$out" || failed=1
+        timeout "${LIMIT:-50}" "$python" "$here/torch_step.py" "$folder" --seconds=25
+      done
+      exit $failed
+    } 2>&1 | tee -a "$out/measured.txt"
     ;;
   train:2)
     timeout "${LIMIT:-540}" "$python" "$here/run.py" "$2" --minutes="${MINUTES:-8.5}" \
