@@ -58,11 +58,12 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
     for path in search_paths:
         gin.add_config_file_search_path(path)
+    files = [os.path.expanduser(file) for file in files]
     for file in files:
         gin.add_config_file_search_path(os.path.dirname(os.path.abspath(file)))
     try:
         with gin.unlock_config():
-            gin.parse_config_files_and_bindings(list(files), list(parameters))
+            gin.parse_config_files_and_bindings(files, list(parameters))
     except (
         OSError,
         ValueError,

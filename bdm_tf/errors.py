@@ -13,6 +13,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from bdm_tf.terminal import use_lasting_streams
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the message names the value and the way out."""
@@ -78,6 +80,19 @@ def _is_number(value) -> bool:
     return number and math.isfinite(value)
 
 
+def check_seed(name: str, value: int) -> None:
+    """Raises a `UserError` for a seed that is not a whole number from 0 to 2^31 - 1."""
+    if not is_whole(value) or not 0 <= value < 2**31:
+        raise UserError(f"{name}={value!r} must be a whole number from 0 to {2**31 - 1}")
+
+
+def check_flags(owner: str, **values: bool) -> None:
+    """Raises a `UserError` for a parameter of `owner` that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{owner}.{name}={value!r} must be True or False")
+
+
 def check_kind(name: str, value, kind: type) -> None:
     """Raises a `UserError` for a part that is not an object of `kind`.
 
@@ -119,6 +134,7 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
 
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
+        use_lasting_streams()
         try:
             status = main(argv) or 0
         except UserError as error:

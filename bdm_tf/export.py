@@ -12,14 +12,24 @@ import tensorflow as tf
 import bdm_tf
 from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_counts
 from bdm_tf.figures import sample_to_file
 from bdm_tf.files import remove_folder, rename_folder
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.model import Model, SampleSettings, build_sample_settings, check_measured
+from bdm_tf.paths import check_literal
 from bdm_tf.saved_models import INFO, model_info
 
 FINAL_IMAGES = 100
+# What a SavedModel's folder holds; Keras 2 adds the last.
+_WRITTEN = {
+    "assets",
+    "assets.extra",
+    "fingerprint.pb",
+    "saved_model.pb",
+    "variables",
+    "keras_metadata.pb",
+}
 
 
 class ExportedModel(tf.Module):
@@ -130,8 +140,10 @@ def export_saved_model(
     Raises:
         UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
     """
+    check_literal("export_dir", export_dir)
+    check_counts("export_saved_model", 1, chunk_size=chunk_size)
     check_free(export_dir, overwrite)
-    partial = export_dir.rstrip("/") + ".partial"
+    partial = _partial(export_dir)
     settings = build_sample_settings(model)
     check_measured(model, settings)
     try:
@@ -191,9 +203,31 @@ def _is_exported(step: int, export_dir: str) -> bool:
 
 
 def check_free(export_dir: str, overwrite: bool) -> None:
-    """Raises a `UserError` if `export_dir` exists and must not be overwritten."""
+    """Raises a `UserError` if `export_dir` exists and must not be overwritten.
+
+    What may be, if at all, is what this library wrote as a SavedModel, or as a part of one.
+    """
     if tf.io.gfile.exists(export_dir) and not overwrite:
         raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
+    for path in (export_dir, _partial(export_dir)):
+        if os.path.islink(path):
+            raise UserError(f"{path} is a link: remove it, or give another folder")
+        if tf.io.gfile.exists(path) and not _is_ours(path):
+            raise UserError(
+                f"{path} is no SavedModel of this library and is not replaced: move it away, or "
+                "give another folder"
+            )
+
+
+def _partial(export_dir: str) -> str:
+    return export_dir.rstrip("/") + ".partial"
+
+
+def _is_ours(path: str) -> bool:
+    """Whether a folder holds what `export_saved_model` writes, or a part of it, and no more."""
+    if not tf.io.gfile.isdir(path):
+        return False
+    return {name.rstrip("/") for name in tf.io.gfile.listdir(path)} <= _WRITTEN
 
 
 def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:

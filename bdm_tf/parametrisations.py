@@ -7,7 +7,7 @@ import abc
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_flags
 from bdm_tf.spectrum import needed
 
 _LEAST_SIGNAL = 1e-12  # alpha / sigma; the paper's is 7e-6
@@ -154,10 +154,7 @@ class PredictPreconditioned(Parametrisation):
     needs_spectrum = True
 
     def __init__(self, scale_input: bool = False):
-        if not isinstance(scale_input, bool):
-            raise UserError(
-                f"PredictPreconditioned.scale_input={scale_input!r} must be True or False"
-            )
+        check_flags("PredictPreconditioned", scale_input=scale_input)
         self._scale_input = scale_input
 
     def check(self, process):

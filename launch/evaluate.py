@@ -6,12 +6,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.errors import UserError, check_seed, exits_on_user_error
+from bdm_tf.paths import define_path
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_WORKDIR = flags.DEFINE_string("workdir", None, "What launch/train.py wrote.")
-_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "A SavedModel, in place of --workdir.")
-_IMAGES = flags.DEFINE_string("images", None, "Images in a .npz, in place of --workdir.")
+_WORKDIR = define_path("workdir", None, "What launch/train.py wrote.", literal=True)
+_SAVED_MODEL = define_path(
+    "saved_model", None, "A SavedModel, in place of --workdir.", literal=True
+)
+_IMAGES = define_path("images", None, "Images in a .npz, in place of --workdir.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file, such as gin/eval/cifar10.gin.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "evaluate.num_steps = 250".')
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
@@ -20,29 +23,29 @@ _KEEP_BEST = flags.DEFINE_bool("keep_best", False, "With --watch: keep the best 
 _NUM_IMAGES = flags.DEFINE_integer("num_images", None, "Samples; 0 scores no samples.")
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the samples.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at a time, over all replicas.")
-_FEATURES = flags.DEFINE_string(
+_FEATURES = define_path(
     "features", None, "pixels, inception, classify_image_graph_def.pb, or a SavedModel's folder."
 )
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
 _ON_CORRUPT_IMAGE = flags.DEFINE_enum(
     "on_corrupt_image", "stop", ["stop", "skip"], "What to do about a file that is no image."
 )
-_CACHE_DIR = flags.DEFINE_string(
+_CACHE_DIR = define_path(
     "cache_dir",
     os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bdm_tf"),
     "Where statistics of real images are kept.",
 )
-_TRAIN_STATISTICS = flags.DEFINE_string(
+_TRAIN_STATISTICS = define_path(
     "train_statistics", None, "A .npz with mu and sigma of the training split's features."
 )
-_EVAL_STATISTICS = flags.DEFINE_string(
+_EVAL_STATISTICS = define_path(
     "eval_statistics", None, "A .npz with mu and sigma of the evaluation split's features."
 )
-_EXPORT_STATISTICS = flags.DEFINE_string(
+_EXPORT_STATISTICS = define_path(
     "export_statistics", None, "Folder for train.npz and eval.npz: mu and sigma that were used."
 )
-_SAVE_SAMPLES = flags.DEFINE_string("save_samples", None, "A .npz for the samples.")
-_OUTPUT = flags.DEFINE_string("output", None, "Default results.json, in the workdir if given.")
+_SAVE_SAMPLES = define_path("save_samples", None, "A .npz for the samples.")
+_OUTPUT = define_path("output", None, "Default results.json, in the workdir if given.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace the results in --output.")
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -71,9 +74,11 @@ def _check_flags(argv: list[str]) -> None:
         for flag in (_STEP, _OUTPUT, _SAVE_SAMPLES):
             if flag.value is not None:
                 raise UserError(f"--{flag.name} does not go with --watch")
-    for flag, least in ((_NUM_IMAGES, 0), (_SEED, 0), (_BATCH_SIZE, 1)):
+    for flag, least in ((_NUM_IMAGES, 0), (_BATCH_SIZE, 1)):
         if flag.value is not None and flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
+    if _SEED.value is not None:
+        check_seed("--seed", _SEED.value)
     if _SAVE_SAMPLES.value and not _SAVE_SAMPLES.value.endswith(".npz"):
         raise UserError(f"--save_samples={_SAVE_SAMPLES.value} must end in .npz")
 

@@ -10,10 +10,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_WORKDIR = flags.DEFINE_string("workdir", None, "What launch/train.py wrote.")
-_EXPORT_DIR = flags.DEFINE_string("export_dir", None, "Where the SavedModel goes.")
+_WORKDIR = define_path("workdir", None, "What launch/train.py wrote.", literal=True)
+_EXPORT_DIR = define_path("export_dir", None, "Where the SavedModel goes.", literal=True)
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "How it is sampled: gin/sampling/fast.gin.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "sample.num_steps = 20".')

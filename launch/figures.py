@@ -7,6 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FIGURE = flags.DEFINE_enum(
@@ -21,12 +22,12 @@ _GIN_FILE = flags.DEFINE_multi_string(
 _WORKDIR = flags.DEFINE_multi_string("workdir", [], "A model that launch/train.py trained.")
 _SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "A model that was exported.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "Laid over every model.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 8, "Columns, evenly from t = 0 to t = 1.")
 _IMAGE = flags.DEFINE_integer("image", 0, "Number of the image in the training split.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "Images from there on, a row each.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, which all rows and times share.")
-_OUTPUT = flags.DEFINE_string("output", None, "A .png, .pdf or .svg.")
+_OUTPUT = define_path("output", None, "A .png, .pdf or .svg.")
 
 
 def _check_flags(argv: list[str]) -> None:

@@ -6,14 +6,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging
 
-from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.errors import UserError, check_seed, exits_on_user_error
+from bdm_tf.paths import define_path
 
-_SAVED_MODEL = flags.DEFINE_string("saved_model", None, "Folder of the SavedModel.")
-_OUTPUT = flags.DEFINE_string("output", None, "A grid (.png) or the images themselves (.npz).")
+_SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
+_OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "How many images.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, from 0 to 2^31 - 1.")
 _FIRST = flags.DEFINE_integer("first", 0, "Number of the first image of this seed.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 0, "Sampling steps; 0 is the number at export.")
+_MOST = 2**31 - 1
 
 
 @exits_on_user_error
@@ -22,12 +24,15 @@ def main(argv: list[str]) -> None:
         raise UserError("usage: launch/sample.py --saved_model=DIR --output=grid.png|images.npz")
     if not _OUTPUT.value.endswith((".png", ".npz")):
         raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
-    if _NUM_IMAGES.value <= 0:
-        raise UserError(f"--num_images={_NUM_IMAGES.value} must be at least 1")
-    if _NUM_STEPS.value < 0:
-        raise UserError(f"--num_steps={_NUM_STEPS.value} must not be negative")
-    if _FIRST.value < 0:
-        raise UserError(f"--first={_FIRST.value} must not be negative")
+    check_seed("--seed", _SEED.value)
+    for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
+        if not least <= flag.value <= _MOST:
+            raise UserError(f"--{flag.name}={flag.value} must lie between {least} and {_MOST}")
+    if _FIRST.value + _NUM_IMAGES.value > _MOST:
+        raise UserError(
+            f"--first={_FIRST.value} and --num_images={_NUM_IMAGES.value} go beyond the last image "
+            f"of a seed, number {_MOST - 1}"
+        )
 
     from bdm_tf.figures import sample_to_file
 

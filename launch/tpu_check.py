@@ -10,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
 from bdm_tf.tpu_check.topology import parse_topology, prepare_environment
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -19,7 +20,7 @@ _TOPOLOGY = flags.DEFINE_string("topology", "v5e:2x4", "The slice: v5e:2x4, v4:2
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Over all chips; default train.batch_size.")
 _WHAT = flags.DEFINE_enum("what", "train", ["train", "sample"], "The training step or a sampler.")
 _IMAGE_SHAPE = flags.DEFINE_list("image_shape", None, "H,W,C; default that of the data set.")
-_OUTPUT = flags.DEFINE_string("output", None, "A .json for the report.")
+_OUTPUT = define_path("output", None, "A .json for the report.")
 
 
 def _image_shape() -> tuple[int, ...] | None:

@@ -8,14 +8,18 @@ from absl import app, flags, logging
 
 from bdm_tf import config
 from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; default runs/<gin file>.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
-_INIT_FROM = flags.DEFINE_string(
-    "init_from", None, "A workdir or checkpoint whose averaged weights a new run begins with."
+_WORKDIR = define_path("workdir", None, "The run's folder; default runs/<gin file>.", literal=True)
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
+_INIT_FROM = define_path(
+    "init_from",
+    None,
+    "A workdir or checkpoint whose averaged weights a new run begins with.",
+    literal=True,
 )
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
@@ -37,7 +41,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/digits.gin")
 
     # Here, so that a wrong flag is answered before TensorFlow is loaded.
-    from bdm_tf.export import finish_run
+    from bdm_tf.export import check_free, finish_run
     from bdm_tf.training.loop import train
     from bdm_tf.training.strategy import make_strategy
 
@@ -45,6 +49,7 @@ def main(argv: list[str]) -> int:
     if _INIT_FROM.value:
         config.bind("train.init_from", _INIT_FROM.value)
     workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))
+    check_free(os.path.join(workdir, "saved_model"), overwrite=True)  # now, not when it is trained
     stopped_by = config.call(
         train,
         workdir,

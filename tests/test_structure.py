@@ -8,7 +8,9 @@ from tests.conftest import ROOT
 
 # From the ground up; a module may import what stands before it, or its own folder.
 FLOORS = [
+    "bdm_tf.terminal",
     "bdm_tf.errors",
+    "bdm_tf.paths",
     "bdm_tf.files",
     "bdm_tf.config",
     "bdm_tf.keras_versions",
@@ -29,6 +31,7 @@ FLOORS = [
     "bdm_tf.objectives",
     "bdm_tf.sampling",
     "bdm_tf.likelihood",
+    "bdm_tf.training.settings",
     "bdm_tf.training.strategy",
     "bdm_tf.replicas",
     "bdm_tf.training.state",

@@ -8,9 +8,11 @@ import gin
 import keras
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between, check_counts, check_flags
 from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
 from bdm_tf.networks.group_norm import GroupNorm
+
+_DTYPES = ("float32", "mixed_bfloat16")
 
 
 @gin.register
@@ -24,7 +26,7 @@ class UNet(keras.layers.Layer):
         num_res_blocks: residual blocks a level on the way down; one more on the way up.
         attention_resolutions: a level whose smaller side is listed has attention.
         head_dim: channels of an attention head, capped at the channels there are.
-        dropout: rate inside the residual blocks.
+        dropout: rate inside the residual blocks, from 0 to 0.99.
         embedding_multiplier: width of the time embedding over `channels`.
         remat: forget the activations inside residual blocks and compute them again for the
             gradient: memory for about a third more work; the result is the same.
@@ -32,7 +34,8 @@ class UNet(keras.layers.Layer):
             normalisation and the output are float32 in both.
 
     Raises:
-        UserError: the image cannot be halved as often as the levels ask; `remat` is no bool.
+        UserError: the image cannot be halved as often as the levels ask; a parameter is out of
+            range.
     """
 
     def __init__(
@@ -50,6 +53,22 @@ class UNet(keras.layers.Layer):
         dtype: str = "float32",
         name: str = "unet",
     ):
+        check_counts("UNet", 1, channels=channels, num_res_blocks=num_res_blocks)
+        check_counts("UNet", 1, head_dim=head_dim, embedding_multiplier=embedding_multiplier)
+        check_between("UNet.dropout", dropout, 0, 0.99)
+        check_flags("UNet", remat=remat)
+        for parameter, values in {
+            "channel_multipliers": channel_multipliers,
+            "attention_resolutions": attention_resolutions,
+        }.items():
+            if not isinstance(values, (tuple, list)):
+                raise UserError(f"UNet.{parameter}={values!r} must be a list, such as (1, 2)")
+            for value in values:
+                check_counts("UNet", 1, **{parameter: value})
+        if not channel_multipliers:
+            raise UserError("UNet.channel_multipliers=() must name a level at least, such as (1,)")
+        if dtype not in _DTYPES:
+            raise UserError(f"UNet.dtype={dtype!r} must be one of {', '.join(_DTYPES)}")
         # Autocasting would round t to bfloat16 before it is embedded.
         super().__init__(name=name, dtype=dtype, autocast=False)
         height, width, image_channels = image_shape
@@ -61,8 +80,6 @@ class UNet(keras.layers.Layer):
                 f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
                 f"(now {tuple(channel_multipliers)})"
             )
-        if not isinstance(remat, bool):
-            raise UserError(f"UNet.remat = {remat!r} must be True or False")
         self.channels, self.dropout, self.remat = channels, dropout, remat
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")

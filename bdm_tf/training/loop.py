@@ -12,7 +12,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
-from bdm_tf.errors import UserError, check_counts, check_numbers
+from bdm_tf.errors import UserError
 from bdm_tf.fitted import (
     find_spectrum,
     keep_spectrum,
@@ -39,6 +39,7 @@ from bdm_tf.training.checkpoints import (
 from bdm_tf.training.optimizers import Recipe, make_optimizer
 from bdm_tf.training.previews import preview_settings, previewer
 from bdm_tf.training.run import Cadences, Run
+from bdm_tf.training.settings import check_settings
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import default_jit_compile, describe
 from bdm_tf.training.trainer import Trainer
@@ -133,24 +134,8 @@ def train(
         UserError: what was given cannot be used, or the loss is no longer finite.
         TryAgain: a worker is gone.
     """
-    check_counts(
-        "train", 1, num_steps=num_steps, batch_size=batch_size, steps_per_call=steps_per_call
-    )
-    check_counts("train", 1, keep_checkpoints=keep_checkpoints)
-    if sample_num_steps is not None:
-        check_counts("train", 1, sample_num_steps=sample_num_steps)
-    check_counts("train", 0, log_every=log_every, checkpoint_every=checkpoint_every)
-    check_counts("train", 0, eval_every=eval_every, eval_images=eval_images, keep_every=keep_every)
-    check_counts("train", 0, sample_every=sample_every, sample_images=sample_images)
-    check_counts("train", 1, accumulation_steps=accumulation_steps)
-    check_numbers("train", learning_rate=learning_rate, ema_decay=ema_decay)
-    check_numbers("train", warmup_steps=warmup_steps, clip_norm=clip_norm or 0)
-    replicas = strategy.num_replicas_in_sync
-    if batch_size % (replicas * accumulation_steps):
-        raise UserError(
-            f"train.batch_size={batch_size} is not divisible by the {replicas} replica(s) times "
-            f"train.accumulation_steps={accumulation_steps}"
-        )
+    given, replicas = dict(locals()), strategy.num_replicas_in_sync
+    check_settings(given, replicas)
     if deterministic:
         tf.config.experimental.enable_op_determinism()
     cluster = Cluster(strategy)
@@ -204,7 +189,7 @@ def train(
             in_background=async_checkpoints,
             writes=cluster.is_chief,
         )
-    start = _restore(files, checkpoints, state, cluster)
+    start = _restore(files, checkpoints, state, cluster, num_steps)
     if cluster.is_chief:
         origin = "resuming at" if start else "training from"
         if first_weights:
@@ -221,14 +206,14 @@ def train(
         model=model,
         state=state,
         batch_size=batch_size,
-        seed=seed,
-        ema_decay=ema_decay,
-        clip_norm=clip_norm,
+        seed=int(seed),
+        ema_decay=float(ema_decay),
+        clip_norm=None if clip_norm is None else float(clip_norm),
         jit_compile=default_jit_compile(strategy) if jit_compile is None else jit_compile,
         accumulation_steps=accumulation_steps,
     )
     eval_array = np.zeros([0])
-    if evaluation is not None and eval_every:
+    if evaluation is not None and eval_every and eval_images:
         eval_array = pipeline.to_unit_range(evaluation.eval_images(eval_images)).numpy()
         if 0 < len(eval_array) < replicas:
             raise UserError(
@@ -287,13 +272,23 @@ def _first_weights(files: Workdir, init_from: str | None) -> str | None:
     return weights_to_start_from(init_from)
 
 
-def _restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster) -> int:
+def _restore(
+    files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster, num_steps: int
+) -> int:
     """Brings all workers to the newest checkpoint that the chief can read; returns its step, or 0.
 
     What was measured after that step is forgotten.
+
+    Raises:
+        UserError: the run has more steps behind it than it is to have.
     """
     path = cluster.of_chief(checkpoints.restore)
     start = checkpoint_step(path) if path else 0
+    if start > num_steps:
+        raise UserError(
+            f"train.num_steps={num_steps}, but the run in {files.path} is at step {start}: give "
+            f"that or more; launch/export.py --step=N exports an earlier checkpoint, if it is kept"
+        )
     with cluster.together():
         if path and not cluster.is_chief:
             checkpoints.restore_from(find_checkpoint(files.path, start))

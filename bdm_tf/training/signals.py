@@ -1,20 +1,30 @@
-"""SIGTERM and Ctrl-C as a request to save and stop."""
+"""SIGTERM, Ctrl-C and what else ends a job as a request to save and stop."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 
+# The terminal is closed; what a scheduler is told to send some time before it kills.
+_ONCE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_TWICE = (signal.SIGTERM, signal.SIGINT)
+
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT sets `signal_number`; a second one kills."""
+    """While entered, a signal sets `signal_number`; after it, SIGTERM and SIGINT kill.
+
+    It hears SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2, but for those that are ignored already,
+    as SIGHUP under nohup.
+    """
 
     signal_number: int | None = None
 
     def __enter__(self) -> StopRequest:
         self._previous = {
             number: signal.signal(number, self._handle)
-            for number in (signal.SIGTERM, signal.SIGINT)
+            for number in (*_TWICE, *_ONCE)
+            if signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 
@@ -24,6 +34,7 @@ class StopRequest:
 
     def _handle(self, number, _frame) -> None:
         self.signal_number = number
-        os.write(2, b"\nstopping after this call; a second signal kills\n")
-        for either in self._previous:
-            signal.signal(either, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # nobody may be left to read it
+            os.write(2, b"\nstopping after this call; a second signal kills\n")
+        for known in self._previous:  # a closed terminal sends more than one SIGHUP
+            signal.signal(known, signal.SIG_DFL if known in _TWICE else signal.SIG_IGN)

@@ -15,6 +15,7 @@ from bdm_tf import config
 from bdm_tf.errors import UserError, first_line
 from bdm_tf.figures import grid, write_grid
 from bdm_tf.files import write_atomically
+from bdm_tf.paths import check_literal
 from bdm_tf.training.lock import WorkdirLock
 
 
@@ -30,6 +31,7 @@ class Workdir:
     """
 
     def __init__(self, path: str, writes: bool = True):
+        check_literal("--workdir", path)
         self.path, self._writes = path, writes
         self.checkpoints = self._file("checkpoints")
         self._reason = self._file("failed.txt")

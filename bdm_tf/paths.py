@@ -1,0 +1,52 @@
+"""Paths as users give them: `~` is their home, and what is no path to TensorFlow is refused."""
+
+from __future__ import annotations
+
+import os
+
+from absl import flags
+
+from bdm_tf.errors import UserError
+
+_PATTERN = "*?[]\\"
+
+
+def check_literal(name: str, path: str) -> None:
+    """Raises a `UserError` for a path in which TensorFlow would see a pattern.
+
+    It looks for checkpoints and SavedModels by patterns, and so never finds those at such paths.
+    """
+    found = sorted(set(path) & set(_PATTERN))
+    if found:
+        raise UserError(
+            f"{name}={path} contains {' '.join(found)}, which TensorFlow takes for a pattern of "
+            "names: give a path without it"
+        )
+
+
+def define_path(name: str, default: str | None, help: str, *, literal: bool = False):
+    """`flags.DEFINE_string` for a path, in which `~` is the home folder.
+
+    Args:
+        name, default, help: see `flags.DEFINE_string`.
+        literal: refuse what `check_literal` does.
+    """
+    return flags.DEFINE(_Path(literal and f"--{name}"), name, default, help)
+
+
+class _Path(flags.ArgumentParser):
+    def __init__(self, literal: str | bool):
+        super().__init__()
+        self._literal = literal
+
+    def parse(self, argument):
+        path = os.path.expanduser(argument)
+        if self._literal:
+            try:
+                check_literal(str(self._literal), path)
+            except UserError as error:
+                raise ValueError(error.message) from error
+        return path
+
+    def flag_type(self):
+        return "path"

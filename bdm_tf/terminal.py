@@ -1,0 +1,50 @@
+"""Standard output and error that may go away while a command is at work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+class LastingStream:
+    """A text stream that swallows what is written once nobody reads it.
+
+    A pipe whose reader has died (`| tee log`, after Ctrl-C) and a closed terminal make every write
+    an error, which must not cost a run its last checkpoint.
+
+    Args:
+        stream: the stream, or None where the process was started without one.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream or open(os.devnull, "w")
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._lose()
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def _lose(self) -> None:
+        """Sends what is still to come nowhere, TensorFlow's own messages too."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+
+def use_lasting_streams() -> None:
+    """Puts a `LastingStream` in the place of `sys.stdout` and `sys.stderr`."""
+    if not isinstance(sys.stdout, LastingStream):
+        sys.stdout, sys.stderr = LastingStream(sys.stdout), LastingStream(sys.stderr)

@@ -1,0 +1,200 @@
+"""Odd paths, pipes, signals and numbers: no work is lost, and nothing passes in silence."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+
+from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf.errors import UserError
+from bdm_tf.export import check_free
+from bdm_tf.model import build_model
+from bdm_tf.paths import check_literal
+from bdm_tf.terminal import LastingStream
+from bdm_tf.training import loop  # noqa: F401, for gin
+from bdm_tf.training.settings import check_settings
+from bdm_tf.training.signals import StopRequest
+from tests.conftest import ROOT, TINY, command, run, train_command
+
+
+def refused(arguments):
+    result = run(arguments)
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr[-3000:]
+    return result.stderr
+
+
+def test_overwriting_replaces_savedmodels_of_this_library_alone(tmp_path, finished_run):
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "thoughts.txt").write_text("years of work")
+    link = tmp_path / "link"
+    link.symlink_to(notes)
+    whole = shutil.copytree(os.path.join(finished_run, "saved_model"), tmp_path / "model")
+    beside = tmp_path / "new.partial"
+    beside.mkdir()
+    (beside / "mine.txt").write_text("not a part of a SavedModel")
+    arguments = ["export.py", f"--workdir={finished_run}", "--overwrite"]
+    for name, words in (
+        (notes, "is no SavedModel of this library"),
+        (finished_run, "is no SavedModel of this library"),
+        (link, "is a link"),
+        (tmp_path / "new", "new.partial is no SavedModel"),
+    ):
+        assert words in refused(command(*arguments, f"--export_dir={name}"))
+    assert (notes / "thoughts.txt").read_text() == "years of work"
+    assert (beside / "mine.txt").exists() and os.path.exists(os.path.join(finished_run, "logs"))
+    assert run(command(*arguments, f"--export_dir={whole}")).returncode == 0
+    shutil.rmtree(whole / "variables")  # a damaged one is still one
+    check_free(str(whole), overwrite=True)
+
+
+def test_a_folder_in_the_place_of_the_last_export_is_found_before_training(tmp_path, digits_dir):
+    mine = tmp_path / "run" / "saved_model"
+    mine.mkdir(parents=True)
+    (mine / "mine.txt").write_text("")
+    assert "is no SavedModel" in refused(train_command(tmp_path / "run", digits_dir))
+    assert os.listdir(tmp_path / "run") == ["saved_model"]
+
+
+@pytest.mark.parametrize("character", "[]*?\\")
+def test_a_path_that_is_a_pattern_is_refused_before_anything_is_written(character, tmp_path):
+    with pytest.raises(UserError, match="takes for a pattern"):
+        check_literal("--workdir", f"lr={character}1e-3")
+    if character == "[":
+        workdir = tmp_path / "lr=[1e-3]"
+        assert "takes for a pattern" in refused(train_command(workdir, tmp_path))
+        assert not workdir.exists()
+
+
+def test_the_home_folder_is_the_users(tmp_path):
+    words = refused(command("sample.py", "--saved_model=~/nothing", f"--output={tmp_path}/a.png"))
+    assert f"--saved_model={os.path.expanduser('~')}/nothing is not a SavedModel" in words
+
+
+def test_a_pipe_that_breaks_costs_nothing(tmp_path, digits_dir):
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = subprocess.run(
+        train_command(tmp_path / "run", digits_dir), stdout=writes, stderr=writes
+    )
+    assert process.returncode == 0
+    assert (tmp_path / "run" / "samples" / "final.png").exists()
+
+
+def test_a_stream_that_nobody_reads_swallows_what_is_written():
+    reads, writes = os.pipe()
+    stream = LastingStream(os.fdopen(writes, "w"))
+    os.close(reads)
+    assert stream.write("lost") == 4
+    stream.flush()
+    assert stream.write("lost, too") == 9
+    stream.flush()
+    assert LastingStream(None).write("nowhere") == 7
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+def test_what_ends_a_job_is_heard(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.signal_number == number
+        os.kill(os.getpid(), signal.SIGHUP)  # of a closed terminal there are several
+    assert signal.getsignal(number) == before
+
+
+def test_what_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal_number is None
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path, digits_dir, finished_run):
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    before = sorted(os.listdir(workdir / "saved_model"))
+    words = refused(train_command(workdir, digits_dir, "train.num_steps = 8"))
+    assert "train.num_steps=8, but the run" in words and "is at step 12" in words
+    assert sorted(os.listdir(workdir / "saved_model")) == before
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--seed=-1", "--seed=2147483648", "--num_images=0", "--num_images=2147483648"]
+    + ["--num_steps=-1", "--num_steps=2147483648", "--first=2147483647"],
+)
+def test_numbers_of_samples_have_one_range(flag, finished_run, tmp_path):
+    model = f"--saved_model={finished_run}/saved_model"
+    words = refused(command("sample.py", model, f"--output={tmp_path}/a.png", flag))
+    assert flag in words or "--first=2147483647" in words
+    assert "2147483647" in words or "2147483646" in words
+
+
+WRONG_SETTINGS = {
+    "seed": [-1, 2**31, 1.5, None, True],
+    "ema_decay": [1.5, -0.1, None, "0.9", float("nan")],
+    "flip": ["no", 1, None],
+    "num_steps": [0, 1.5, True, None],
+    "warmup_steps": [-1, 1.5],
+    "clip_norm": [0, -1.0, "1", float("inf")],
+    "learning_rate": [-1.0, None, "x", float("inf")],
+    "batch_size": [0, 3, None],
+    "data": [None, "digits", int],
+}
+SETTINGS = {
+    **dict.fromkeys("num_steps batch_size steps_per_call keep_checkpoints".split(), 4),
+    **dict.fromkeys("warmup_steps log_every checkpoint_every keep_every eval_every".split(), 0),
+    **dict.fromkeys("eval_images sample_every sample_images seed".split(), 0),
+    **dict.fromkeys("sample_num_steps clip_norm jit_compile".split(), None),
+    **dict.fromkeys("flip deterministic async_checkpoints".split(), True),
+    "accumulation_steps": 1,
+    "ema_decay": 0,
+    "learning_rate": 1,
+    "data": type("Source", (), {"load": None})(),
+}
+
+
+def test_settings_that_can_be_are_taken():
+    check_settings(SETTINGS, 2)
+    check_settings({**SETTINGS, "ema_decay": 1, "clip_norm": 1}, 1)
+
+
+@pytest.mark.parametrize("name, value", [(n, v) for n, vs in WRONG_SETTINGS.items() for v in vs])
+def test_settings_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(UserError, match=f"train.{name} ?="):
+        check_settings({**SETTINGS, name: value}, 2)
+
+
+WRONG_NETWORKS = [
+    "dropout = -0.5",
+    "dropout = 1.0",
+    "dropout = 'a'",
+    "num_res_blocks = -1",
+    "num_res_blocks = 1.5",
+    "channel_multipliers = ()",
+    "channel_multipliers = 2",
+    "channel_multipliers = (1, 0)",
+    "attention_resolutions = 8",
+    "head_dim = 0",
+    "channels = 0",
+    "remat = 'no'",
+    "dtype = 'float16'",
+    "dtype = 'float64'",
+    "dtype = 'mixed_float16'",
+]
+
+
+@pytest.mark.parametrize("binding", WRONG_NETWORKS)
+def test_networks_out_of_range_are_refused_by_name(binding):
+    parameters = [*TINY, "Model.image_shape = (8, 8, 1)", f"UNet.{binding}"]
+    config.parse([os.path.join(ROOT, "gin", "digits.gin")], parameters, [])
+    with pytest.raises(UserError, match=f"UNet.{binding.split()[0]}="):
+        build_model()
+
+
+def test_own_photographs_are_not_mirrored():
+    config.parse([os.path.join(ROOT, "gin", "folder.gin")], [], [os.path.join(ROOT, "gin")])
+    assert config.parameters(config.operative_text())["train.flip"] == "False"
