@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import gin
@@ -13,18 +14,26 @@ from tqdm import tqdm
 
 from bdm_tf.data.images import FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import checked_size, decode_file
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_EVAL_NAMES = ("test", "val", "validation", "eval")
+# Of the formats that Pillow reads, those that photographs and drawings come in.
+EXTENSIONS = tuple(
+    ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif "
+    ".tga .jp2 .ico .qoi".split()
+)
+_TRAIN_NAMES = ("train", "training")
+_EVAL_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")
+_OF_SYSTEMS = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
 
 
 @gin.register
 class ImageFolder:
     """Images below a folder: flat, or `split/label/*` as in `tfds.folder_dataset.ImageFolder`.
 
-    If the folder holds `train/`, that is the training split, and `test/`, `val/`, `validation/`
-    or `eval/` the evaluation split; otherwise every image below it is training data.
+    If the folder holds `train/` or `training/`, that is the training split, and the first of
+    `test/`, `testing/`, `val/`, `valid/`, `validation/`, `dev/` and `eval/` the evaluation split,
+    in any case; otherwise every image below it is training data. Hidden files and folders, runs of
+    this library and what a link leads back to are left out; a line says what was found.
 
     Args:
         image_size: `H = W`, or `(H, W)`: images are resized to cover it and centre-cropped.
@@ -64,20 +73,25 @@ class ImageFolder:
         data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise UserError(f"--data_dir={data_dir} is not a folder")
-        train = os.path.join(data_dir, "train")
-        if not tf.io.gfile.isdir(train):
+        folders = {name.lower(): name for name in reversed(subfolders(data_dir))}
+        train = next((folders[name] for name in _TRAIN_NAMES if name in folders), None)
+        if train is None:
             if self._eval_split:
+                train = os.path.join(data_dir, "train")
                 raise UserError(f"ImageFolder.eval_split needs {train}, which is not a folder")
             return self._images(data_dir, on_corrupt_image, "all"), None
-        names = [self._eval_split] if self._eval_split else _EVAL_NAMES
-        folders = [os.path.join(data_dir, name) for name in names]
-        found = [folder for folder in folders if tf.io.gfile.isdir(folder)]
-        if self._eval_split and not found:
-            raise UserError(f"ImageFolder.eval_split: {folders[0]} is not a folder")
+        if self._eval_split:
+            held_out: str | None = os.path.join(data_dir, self._eval_split)
+            if not tf.io.gfile.isdir(held_out):
+                raise UserError(f"ImageFolder.eval_split: {held_out} is not a folder")
+        else:
+            name = next((folders[name] for name in _EVAL_NAMES if name in folders), None)
+            held_out = name and os.path.join(data_dir, name)
         evaluation = None
-        if found:
-            evaluation = self._images(found[0], on_corrupt_image, os.path.basename(found[0]))
-        return self._images(train, on_corrupt_image, "train"), evaluation
+        if held_out:
+            split = os.path.basename(held_out).lower()
+            evaluation = self._images(held_out, on_corrupt_image, split)
+        return self._images(os.path.join(data_dir, train), on_corrupt_image, "train"), evaluation
 
     def _images(self, folder: str, on_corrupt_image: str, split: str) -> Images:
         images = self._read(folder, on_corrupt_image)
@@ -85,14 +99,13 @@ class ImageFolder:
         return images
 
     def _read(self, folder: str, on_corrupt_image: str) -> Images:
-        paths = sorted(
-            os.path.join(root, name)
-            for root, _, names in tf.io.gfile.walk(folder)
-            for name in names
-            if name.lower().endswith(EXTENSIONS)
-        )
+        paths, left_out = image_files(folder)
+        beside = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         if not paths:
-            raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)})")
+            found = f"; it holds {beside}" if beside else ""
+            raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){found}")
+        found = f"; left out: {beside}" if beside else ""
+        print(f"{folder}: {len(paths)} images{found}", flush=True)
         shape = (*self._size, self._channels)
         skip = on_corrupt_image == "skip"
         if len(paths) * float(np.prod(shape)) > self._max_bytes:
@@ -121,3 +134,60 @@ class ImageFolder:
             return self._decode(path)
         except ValueError as error:
             return error
+
+
+def subfolders(folder: str) -> list[str]:
+    """The names of the folders in a folder, sorted, without hidden ones."""
+    names = _listed(folder)
+    return [n for n in names if not _hidden(n) and tf.io.gfile.isdir(os.path.join(folder, n))]
+
+
+def image_files(folder: str) -> tuple[list[str], Counter]:
+    """Paths of the images below a folder, sorted, and how many of what else there is.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+    paths: list[str] = []
+    left_out: Counter = Counter()
+    seen: set[str] = set()
+
+    def look(where: str) -> None:
+        real = where if "://" in where else os.path.realpath(where)
+        names = _listed(where)
+        if real in seen:
+            left_out["linked folder(s)"] += 1
+            return
+        seen.add(real)
+        if {"config.gin", "checkpoints"} <= set(names):
+            left_out["run(s) of this library"] += 1
+            return
+        for name in names:
+            path = os.path.join(where, name)
+            if _hidden(name):
+                left_out["hidden"] += 1
+            elif tf.io.gfile.isdir(path):
+                look(path)
+            elif name.lower().endswith(EXTENSIONS):
+                paths.append(path)
+            else:
+                left_out[os.path.splitext(name)[1].lower() or "without an extension"] += 1
+
+    look(folder)
+    return sorted(paths), left_out
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(name.rstrip("/") for name in tf.io.gfile.listdir(folder))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{folder} holds a name that is not UTF-8, which TensorFlow cannot read: rename it "
+            f"({error.object!r})"
+        ) from error
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(f"{folder} cannot be listed: {first_line(error)}") from error

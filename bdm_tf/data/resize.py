@@ -6,9 +6,23 @@ import io
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from bdm_tf.errors import UserError
+
+# Pillow's own limits are for uploads of strangers; these are the user's images.
+Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112  # of EXIF
 
 
 def checked_size(image_size) -> tuple[int, int] | None:
@@ -36,13 +50,18 @@ def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
         return fit(Image.open(io.BytesIO(content)), size, channels)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a readable image: unknown format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable image: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} has more than 1,000 megapixels: make it smaller") from error
+    except Exception as error:  # a damaged file makes decoders raise anything
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"{path} is not a readable image: {reason}") from error
 
 
 def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     """Turns, converts, resizes and centre-crops a Pillow image to uint8 `[H, W, channels]`."""
-    image = ImageOps.exif_transpose(image)
+    orientation = image.getexif().get(_ORIENTATION)
+    if orientation in _TURNS:  # `ImageOps.exif_transpose` stumbles over other tags
+        image = image.transpose(_TURNS[orientation])
     if image.mode.startswith("I"):  # 16 bits, "I" before Pillow 11; it would clip, not scale them
         image = Image.fromarray(np.clip(np.asarray(image) // 256, 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -102,9 +102,14 @@ class Evaluation:
         check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
         check_counts("evaluate", 1, batch_size=batch_size)
         self._batch_size = self._whole_batch(batch_size)
-        self.num_images = min(num_images, getattr(subject, "num_images", num_images))
-        if self.num_images < num_images and self.cluster.is_chief:
-            print(f"scoring the {self.num_images} images that there are, not {num_images}")
+        there = getattr(subject, "num_images", num_images)
+        self.num_images = min(num_images, there)
+        if there < num_images and self.cluster.is_chief:
+            print(f"scoring the {there} images that there are, not {num_images}")
+        if 0 < num_images < there:
+            subject.take(num_images, seed)
+            if self.cluster.is_chief:
+                print(f"scoring {num_images} of the {there} images, drawn at random")
         # A convolution of one pass in 10 bits moves features by more than figures are quoted to.
         tf.config.experimental.enable_tensor_float_32_execution(tensor_float_32)
         self._features = self.cluster.chief_first(  # who may have to download it

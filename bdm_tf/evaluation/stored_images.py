@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -12,9 +13,13 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz
 
+_NEARLY = 0.05  # by so much resizing goes beyond a range
+
 
 class StoredImages:
-    """Images from a `.npz`: `images`, uint8 `[N, H, W, C]`, or float in [-1, 1].
+    """Images from a `.npz` (`images`, `arr_0` or its only array) or a `.npy`.
+
+    uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1].
 
     Raises:
         UserError: there are none in it, or they are not finite or out of range.
@@ -23,21 +28,30 @@ class StoredImages:
     model = None
 
     def __init__(self, path: str):
-        try:
-            arrays = read_npz(path)
-        except (ValueError, OSError, tf.errors.OpError) as error:
-            raise UserError(f"--images={path} cannot be read: {error}") from error
-        if "images" not in arrays:
-            raise UserError(f"--images={path} has no array 'images'; it has {sorted(arrays)}")
-        images = arrays["images"]
+        images = _array(path)
+        if images.ndim == 3:  # grey
+            images = images[..., None]
         if images.ndim != 4 or not len(images):
             raise UserError(f"--images={path} has shape {images.shape}, must be [N, H, W, C]")
+        if images.shape[3] not in (1, 3):
+            way_out = "give 1 or 3 channels"
+            if images.shape[1] in (1, 3):
+                way_out = "it seems to be [N, C, H, W]: give images.transpose(0, 2, 3, 1)"
+            raise UserError(
+                f"--images={path} has shape {images.shape}, not [N, H, W, C]; {way_out}"
+            )
         if images.dtype != np.uint8:
             images = self._from_floats(images, path)
         self._images = images
         self.image_shape = images.shape[1:]
         self.num_images = len(images)
-        self._described = {"images_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+        self._described: dict = {"images_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
+
+    def take(self, count: int, seed: int) -> None:
+        """Keeps so many of the images, drawn at random: files are often sorted by class."""
+        chosen = np.random.default_rng(seed).permutation(self.num_images)[:count]
+        self._images, self.num_images = self._images[np.sort(chosen)], count
+        self._described |= {"seed": seed}
 
     def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
@@ -59,14 +73,32 @@ class StoredImages:
                 f"is number {bad.argmax()}"
             )
         low, high = images.min(), images.max()
-        if low < -1.001 or high > 1.001:
+        if low < -1.0 - _NEARLY or high > 1.0 + _NEARLY:
             raise UserError(
                 f"--images={path} has floats from {low:.4g} to {high:.4g}; they must lie in "
                 "[-1, 1]. uint8 in 0..255 is taken as it is"
             )
-        if low >= 0:
+        if low >= -_NEARLY:
             raise UserError(
-                f"--images={path} has floats from {low:.4g} to {high:.4g} and none below 0, as if "
-                "they lay in [0, 1]; scale them to [-1, 1], or give uint8 in 0..255"
+                f"--images={path} has floats from {low:.4g} to {high:.4g}, as if they lay in "
+                "[0, 1]; scale them to [-1, 1], or give uint8 in 0..255"
             )
         return to_uint8(tf.constant(images, tf.float32)).numpy()
+
+
+def _array(path: str) -> np.ndarray:
+    try:
+        if path.endswith(".npy"):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                return np.load(io.BytesIO(file.read()), allow_pickle=False)
+        arrays = read_npz(path)
+    except (ValueError, OSError, tf.errors.OpError) as error:
+        raise UserError(f"--images={path} cannot be read: {error}") from error
+    for name in ("images", "arr_0"):
+        if name in arrays:
+            return arrays[name]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    raise UserError(
+        f"--images={path} has the arrays {sorted(arrays)}; the images must be called 'images'"
+    )

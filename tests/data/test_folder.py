@@ -1,6 +1,9 @@
 """Folders of images: layouts, damaged files, what is refused."""
 
 import logging
+import os
+import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -179,3 +182,74 @@ def test_a_damaged_file_met_in_training_is_the_failure_of_the_images(tmp_path):
     assert isinstance(images.failure, UserError)
     assert str(tmp_path / "01.png") in str(images.failure)
     assert "--on_corrupt_image=skip" in str(images.failure)
+
+
+@pytest.mark.parametrize(
+    "train, held_out",
+    [("train", "valid"), ("train", "dev"), ("Train", "Test"), ("training", "testing")],
+)
+def test_splits_have_the_names_that_people_give_them(tmp_path, train, held_out):
+    fill(tmp_path / train, [10, 20])
+    fill(tmp_path / held_out, [30])
+    images, evaluation = in_memory().load(str(tmp_path))
+    assert (values(images), values(evaluation)) == ([10, 20], [30])
+    assert evaluation.description["split"] == held_out.lower()
+
+
+def test_what_is_no_image_of_the_users_is_left_out_and_said(tmp_path, capsys):
+    fill(tmp_path, [10, 20])
+    fill(tmp_path / ".ipynb_checkpoints", [30])
+    fill(tmp_path / "runs" / "one" / "samples", [40])
+    (tmp_path / "runs" / "one" / "config.gin").write_text("")
+    (tmp_path / "runs" / "one" / "checkpoints").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    (tmp_path / "film.MOV").write_text("")
+    (tmp_path / "parent").symlink_to(tmp_path)
+    images, _ = in_memory().load(str(tmp_path))
+    assert values(images) == [10, 20]
+    said = capsys.readouterr().out
+    assert "2 images; left out: 1 .mov, 1 .txt, 1 hidden, 1 linked folder(s)" in said
+    assert "1 run(s) of this library" in said
+
+
+@pytest.mark.parametrize("ending", ["tif", "jfif", "ppm", "tga", "jp2"])
+def test_formats_that_photographs_come_in_are_read(tmp_path, ending):
+    Image.new("RGB", (9, 7), (50, 50, 50)).save(tmp_path / f"one.{ending}")
+    images, _ = in_memory().load(str(tmp_path))
+    assert abs(values(images)[0] - 50) <= 1
+
+
+def test_a_mistyped_tag_is_no_reason_to_lose_a_photograph(tmp_path, monkeypatch):
+    photograph = Image.new("RGB", (12, 8), "black")
+    photograph.paste("white", (0, 0, 12, 4))  # above
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photograph.save(tmp_path / "turned.png", exif=exif)
+
+    def stumbles(*_, **__):
+        raise TypeError("'<' not supported between instances of 'str' and 'int'")
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", stumbles)
+    monkeypatch.setattr("PIL.Image.Exif.tobytes", stumbles)
+    images, _ = in_memory().load(str(tmp_path))
+    pixels = images.eval_images(1)[0, :, :, 0]
+    assert pixels[:, 0].max() < pixels[:, -1].min()  # now on the right
+
+
+@pytest.mark.skipif("BDM_TEST_CASES" not in os.environ, reason="BDM_TEST_CASES names no folder")
+@pytest.mark.parametrize("name", ["exif_text_resolution.jpg", "exif_text_unit.jpg"])
+def test_photographs_of_real_cameras_are_read(tmp_path, name):
+    shutil.copy(os.path.join(os.environ["BDM_TEST_CASES"], name), tmp_path)
+    images, _ = in_memory().load(str(tmp_path))
+    assert images.num_images == 1
+
+
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
+    fill(tmp_path, [10, 20])
+
+    def fails(*_):
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    monkeypatch.setattr("bdm_tf.data.resize.fit", fails)
+    with pytest.raises(UserError, match=r"00.png is not a readable image: unpack requires"):
+        in_memory().load(str(tmp_path))

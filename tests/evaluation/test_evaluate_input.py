@@ -39,7 +39,15 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([f"--saved_model={tmp_path}"], "is not a SavedModel"),
         ([f"--images={tmp_path}/absent.npz"], "absent.npz cannot be read"),
         ([npz(tmp_path / "nan.npz", images=nans)], "1 of 9 images are not finite, the first is"),
-        ([npz(tmp_path / "x.npz", x=nans)], "no array 'images'"),
+        ([npz(tmp_path / "x.npz", x=nans, y=nans)], "the images must be called 'images'"),
+        (
+            [npz(tmp_path / "first.npz", images=np.zeros((9, 1, 8, 8), np.uint8))],
+            "it seems to be [N, C, H, W]: give images.transpose(0, 2, 3, 1)",
+        ),
+        (
+            [npz(tmp_path / "under.npz", images=np.r_[nans[:4] - 1e-4, nans[5:] + 1.0])],
+            "as if they lay in [0, 1]",
+        ),
         ([npz(tmp_path / "big.npz", images=np.full((9, 8, 8, 1), 200.0))], "lie in [-1, 1]"),
         (
             [npz(tmp_path / "unit.npz", images=np.full((9, 8, 8, 1), 0.5))],

@@ -1,0 +1,45 @@
+"""Images to score as people have them."""
+
+import numpy as np
+import pytest
+
+from bdm_tf.evaluation.stored_images import StoredImages
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
+
+
+def drawn(path):
+    stored = StoredImages(str(path))
+    return stored.draw(30, 0, 0)(0)
+
+
+def test_the_usual_files_are_taken(tmp_path):
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=np.arange(30))
+    np.savez(tmp_path / "first.npz", IMAGES, np.arange(30))
+    np.savez(tmp_path / "only.npz", samples=IMAGES)
+    np.save(tmp_path / "array.npy", IMAGES)
+    np.save(tmp_path / "grey.npy", IMAGES[..., 0])
+    for name in ("images.npz", "first.npz", "only.npz", "array.npy", "grey.npy"):
+        np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
+
+
+@pytest.mark.parametrize("beyond", [0.0, 0.04])
+def test_floats_are_those_of_their_range(tmp_path, beyond):
+    floats = (IMAGES / 127.5 - 1.0).astype(np.float32)
+    floats[0, 0, 0, 0], floats[0, 0, 1, 0] = -1.0 - beyond, 1.0 + beyond
+    np.save(tmp_path / "floats.npy", floats)
+    expected = IMAGES.copy()
+    expected[0, 0, :2, 0] = 0, 255
+    np.testing.assert_array_equal(drawn(tmp_path / "floats.npy"), expected)
+
+
+def test_of_many_images_some_are_taken_at_random(tmp_path):
+    np.save(tmp_path / "sorted.npy", np.repeat(np.uint8([0, 100, 200]), 64 * 10).reshape(30, 8, 8))
+    stored = StoredImages(str(tmp_path / "sorted.npy"))
+    stored.take(12, 3)
+    taken = stored.draw(12, 3, 0)(0)
+    assert stored.num_images == len(taken) == 12 and set(taken.ravel()) == {0, 100, 200}
+    again = StoredImages(str(tmp_path / "sorted.npy"))
+    again.take(12, 3)
+    np.testing.assert_array_equal(again.draw(12, 3, 0)(0), taken)
+    assert stored.describe(3, 0)["seed"] == 3
