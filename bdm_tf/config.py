@@ -59,6 +59,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     for path in search_paths:
         gin.add_config_file_search_path(path)
     files = [os.path.expanduser(file) for file in files]
+    parameters = list(parameters)
     for file in files:
         gin.add_config_file_search_path(os.path.dirname(os.path.abspath(file)))
     try:
@@ -77,6 +78,23 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
         raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
     finally:
         logging.set_verbosity(verbosity)
+    _check_owners(parameters)
+
+
+def _check_owners(given: Sequence[str]) -> None:
+    """Raises a `UserError` for a binding without an owner that nothing refers to.
+
+    gin takes `num_steps = 5` for a macro, to be used as `%num_steps`.
+    """
+    text = gin.config_str(max_line_length=100_000)
+    for binding in given:
+        name, equals, value = (part.strip() for part in binding.partition("="))
+        if equals and re.fullmatch(r"\w+", name) and f"%{name}" not in text:
+            owned = [known for known in parameters(text) if known.endswith(f".{name}")]
+            raise UserError(
+                f'"{binding}" names no owner of {name}, so nothing would use it: give '
+                f"{' or '.join(owned) or f'train.{name}'} = {value}"
+            )
 
 
 def _hint(message: str) -> str:

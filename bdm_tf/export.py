@@ -54,7 +54,7 @@ class ExportedModel(tf.Module):
         sampler = settings.sampler
         default_steps = settings.num_steps
 
-        def sample(seed, num_images, num_steps, first):
+        def sample(seed, num_images, num_steps=0, first=0):
             checks = [
                 tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
                 tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),

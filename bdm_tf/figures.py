@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from bdm_tf.files import make_parent, write_atomically, write_npz
+from bdm_tf.files import check_writable, write_atomically, write_npz
 from bdm_tf.saved_models import check_steps, model_info
 
 
@@ -44,7 +44,7 @@ def sample_to_file(
         UserError: `saved_model` is no SavedModel of this library or does not take that many steps,
             or `output` cannot be written.
     """
-    make_parent(output)
+    check_writable(output)
     check_steps(model_info(saved_model), num_steps, "--num_steps")
     model = tf.saved_model.load(saved_model)
     images = model.sample(

@@ -30,6 +30,23 @@ def make_parent(path: str | None) -> None:
         raise UserError(f"{path} cannot be written: {error}") from error
 
 
+def check_writable(path: str | None) -> None:
+    """Finds out whether a file can be written, before there is anything to write.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if not path:
+        return
+    make_parent(path)
+    if tf.io.gfile.isdir(path):
+        raise UserError(f"{path} is a folder: give the name of a file")
+    with writing(path):
+        partial = f"{path}.partial"
+        write_atomically(partial, "")
+        tf.io.gfile.remove(partial)
+
+
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
     """Around what writes a file.

@@ -5,7 +5,9 @@ import shutil
 import signal
 import subprocess
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from bdm_tf import config, export  # noqa: F401, export for gin
 from bdm_tf.errors import UserError
@@ -198,3 +200,28 @@ def test_networks_out_of_range_are_refused_by_name(binding):
 def test_own_photographs_are_not_mirrored():
     config.parse([os.path.join(ROOT, "gin", "folder.gin")], [], [os.path.join(ROOT, "gin")])
     assert config.parameters(config.operative_text())["train.flip"] == "False"
+
+
+def test_output_that_cannot_be_written_is_found_before_drawing(finished_run, tmp_path):
+    (tmp_path / "taken.png").mkdir()
+    model = f"--saved_model={finished_run}/saved_model"
+    words = refused(command("sample.py", model, f"--output={tmp_path}/taken.png"))
+    assert "taken.png is a folder" in words
+    assert os.listdir(tmp_path) == ["taken.png"]
+
+
+def test_a_binding_without_an_owner_is_refused(tmp_path, digits_dir):
+    extra = ["--gin_param=num_steps = 5"]
+    words = refused(train_command(tmp_path / "run", digits_dir, extra=extra))
+    assert "names no owner of num_steps" in words and "train.num_steps = 5" in words
+    config.parse([], ["steps = 5", "train.num_steps = %steps"], [])  # a macro that is used
+
+
+def test_a_savedmodel_takes_what_python_has(finished_run):
+    model = tf.saved_model.load(os.path.join(finished_run, "saved_model"))
+    images = model.sample(seed=[0, 7], num_images=5)
+    same = model.sample(
+        seed=np.array([0, 7]), num_images=np.int64(2), num_steps=3, first=tf.constant(3)
+    )
+    assert images.shape == (5, 8, 8, 1)
+    np.testing.assert_array_equal(images[3:], same)

@@ -100,14 +100,12 @@ def check_samples(figure: str, context: Context, least: int, setting: str = "") 
     """Checks that enough samples will be drawn for a figure.
 
     Raises:
-        Unavailable: none will be.
-        UserError: fewer than `least`; `setting` names the gin parameter that asks for so many.
+        Unavailable: fewer than `least`; `setting` names the gin parameter that asks for so many.
     """
     have = context.num_images
     if have == 0:
         raise Unavailable(figure, "no samples were asked for")
     if have < least:
         way_out = f" ({setting})" if setting else ""
-        raise UserError(
-            f"{figure} needs at least {least} samples{way_out}, evaluate.num_images is {have}"
-        )
+        reason = f"it needs at least {least} samples{way_out}, there are {have}"
+        raise Unavailable(figure, reason)

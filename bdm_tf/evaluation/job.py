@@ -23,7 +23,7 @@ from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import make_parent
+from bdm_tf.files import check_writable
 from bdm_tf.replicas import on_replicas
 
 
@@ -287,8 +287,9 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
 
 def _make_parents(paths: Paths) -> None:
     """Now, not when hours of samples are there."""
-    for path in (paths.save_samples, os.path.join(paths.export_statistics or "", "")):
-        make_parent(path)
+    check_writable(paths.save_samples)
+    if paths.export_statistics:
+        check_writable(os.path.join(paths.export_statistics, "train.npz"))
 
 
 def _settings(evaluators: list[Evaluator]) -> dict[str, str]:

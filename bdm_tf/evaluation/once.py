@@ -6,7 +6,7 @@ import os
 
 from bdm_tf.evaluation.job import Evaluation
 from bdm_tf.evaluation.results import finished, table, write_results
-from bdm_tf.files import make_parent
+from bdm_tf.files import check_writable
 
 
 def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> None:
@@ -18,7 +18,7 @@ def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> No
     cluster, protocol = evaluation.cluster, evaluation.protocol()
 
     def look() -> dict | None:
-        make_parent(output)
+        check_writable(output)
         return finished(output, protocol, overwrite)
 
     results = cluster.of_chief(look)

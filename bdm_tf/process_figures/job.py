@@ -15,7 +15,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.diffusion.process import BlurringProcess
 from bdm_tf.errors import UserError
-from bdm_tf.files import make_parent, write_atomically
+from bdm_tf.files import check_writable, write_atomically
 from bdm_tf.model import use_config
 from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.process_figures.drawing import draw_process, draw_snr, draw_spaces, encoded
@@ -69,7 +69,7 @@ def draw_to_file(
         UserError: a model or an image cannot be read, the models are for images of different
             shapes (unless `kind` is "snr"), or `output` cannot be written.
     """
-    make_parent(output)
+    check_writable(output)
     named: list[tuple[str, Callable[[], Any]]] = [
         *((config.run_name(f), partial(config.parse, f, [], search_paths)) for f in gin_files),
         *((_tail(path, 1), partial(use_config, path)) for path in workdirs),

@@ -13,7 +13,7 @@ import time
 import tensorflow as tf
 
 from bdm_tf.errors import UserError
-from bdm_tf.files import make_parent, write_atomically
+from bdm_tf.files import check_writable, write_atomically
 from bdm_tf.stablehlo.lowering import Module, Problem, Uncompilable, lower, lowered_for
 from bdm_tf.tpu_check.cost import cycles, forward_flops
 from bdm_tf.tpu_check.steps import build, setting, use_defaults
@@ -55,7 +55,7 @@ def check(
         UserError: the configuration cannot be used, there is no such slice, or the compiler cannot
             be run.
     """
-    make_parent(output)
+    check_writable(output)
     check_slice(topology)
     shape = use_defaults(image_shape)
     batch_size = batch_size or int(setting("batch_size"))

@@ -55,10 +55,7 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ),
         ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
-        (
-            [run_flag, "--num_images=20"],
-            "at least 30 samples (KernelDistance.subset_size), evaluate.num_images is 20",
-        ),
+        ([run_flag, f"--save_samples={tmp_path}.npz/.."], "must end in .npz"),
         ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
         ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
         ([run_flag, f"--train_statistics={scored}/samples.npz"], "no statistics mu and sigma"),
@@ -98,6 +95,12 @@ def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
     )
     assert set(load(f"{tmp_path}/w.json")["figures"]) == {"loss", "bits_per_dim"}
     assert "samples" not in weights_only.stderr
+    few = succeeded(
+        evaluate(f"--workdir={finished_run}", "--num_images=20", f"--output={tmp_path}/few.json")
+    )
+    reason = "it needs at least 30 samples (KernelDistance.subset_size), there are 20"
+    assert reason in few.stdout and reason in load(f"{tmp_path}/few.json")["skipped"].values()
+    assert "fd_pixels_train" in load(f"{tmp_path}/few.json")["figures"]
 
 
 def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
