@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 
 import gin
 import keras
@@ -21,15 +22,8 @@ from bdm_tf.paths import check_literal
 from bdm_tf.saved_models import INFO, model_info
 
 FINAL_IMAGES = 100
-# What a SavedModel's folder holds; Keras 2 adds the last.
-_WRITTEN = {
-    "assets",
-    "assets.extra",
-    "fingerprint.pb",
-    "saved_model.pb",
-    "variables",
-    "keras_metadata.pb",
-}
+# What a SavedModel's folder holds; Keras 2 adds the last. Half-written files have an ending more.
+_WRITTEN = ("assets", "fingerprint", "saved_model", "variables", "keras_metadata")
 
 
 class ExportedModel(tf.Module):
@@ -227,7 +221,10 @@ def _is_ours(path: str) -> bool:
     """Whether a folder holds what `export_saved_model` writes, or a part of it, and no more."""
     if not tf.io.gfile.isdir(path):
         return False
-    return {name.rstrip("/") for name in tf.io.gfile.listdir(path)} <= _WRITTEN
+    names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
+    return all(
+        any(re.fullmatch(rf"{known}([._].*)?", name) for known in _WRITTEN) for name in names
+    )
 
 
 def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:

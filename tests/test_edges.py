@@ -99,12 +99,14 @@ def test_a_stream_that_nobody_reads_swallows_what_is_written():
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_what_ends_a_job_is_heard(name):
     number = getattr(signal, name)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     before = signal.getsignal(number)
     with StopRequest() as stop:
         os.kill(os.getpid(), number)
         assert stop.signal_number == number
         os.kill(os.getpid(), signal.SIGHUP)  # of a closed terminal there are several
     assert signal.getsignal(number) == before
+    signal.signal(signal.SIGHUP, hangup)
 
 
 def test_what_is_ignored_stays_so():

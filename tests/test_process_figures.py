@@ -275,7 +275,7 @@ BAD_MODELS = {
     "a wrong name": ({"gin_params": ["BlurSchedule.pawer = 2"]}, "pawer"),
     "no such image": ({"image": 1437, "num_images": 2}, "1438 images"),
     "no folder": ({"output": "/proc/nothing/a.png"}, "/proc/nothing/a.png cannot be written"),
-    "a folder": ({"output": ".png"}, "cannot be written"),
+    "a folder": ({"output": ".png"}, "is a folder: give the name of a file"),
 }
 
 

@@ -14,8 +14,8 @@ _TWICE = (signal.SIGTERM, signal.SIGINT)
 class StopRequest:
     """While entered, a signal sets `signal_number`; after it, SIGTERM and SIGINT kill.
 
-    It hears SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2, but for those that are ignored already,
-    as SIGHUP under nohup.
+    It hears SIGTERM, SIGINT, SIGHUP (but where it is ignored already, as under nohup), SIGUSR1 and
+    SIGUSR2.
     """
 
     signal_number: int | None = None
@@ -24,7 +24,7 @@ class StopRequest:
         self._previous = {
             number: signal.signal(number, self._handle)
             for number in (*_TWICE, *_ONCE)
-            if signal.getsignal(number) is not signal.SIG_IGN
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 

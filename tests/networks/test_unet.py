@@ -63,7 +63,7 @@ def test_images_that_cannot_be_halved_are_refused():
 
 
 def test_what_is_no_truth_value_is_refused():
-    with pytest.raises(UserError, match="UNet.remat = 'no'"):
+    with pytest.raises(UserError, match="UNet.remat='no' must be True or False"):
         UNet((8, 8, 1), remat="no", **SMALL)
 
 
