@@ -59,9 +59,13 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     for path in search_paths:
         gin.add_config_file_search_path(path)
     files = [os.path.expanduser(file) for file in files]
+    files = [os.path.abspath(file) if os.path.exists(file) else file for file in files]
     parameters = list(parameters)
     for file in files:
         gin.add_config_file_search_path(os.path.dirname(os.path.abspath(file)))
+    # What the library's files include is the library's, not its namesake in the current folder.
+    prefixes = gin.config._LOCATION_PREFIXES
+    prefixes.sort(key=lambda prefix: prefix == "")
     try:
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(files, list(parameters))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bdm_tf.files import check_writable, write_atomically, write_npz
-from bdm_tf.saved_models import check_steps, model_info
+from bdm_tf.saved_models import check_steps, load_saved_model, model_info
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -46,7 +46,7 @@ def sample_to_file(
     """
     check_writable(output)
     check_steps(model_info(saved_model), num_steps, "--num_steps")
-    model = tf.saved_model.load(saved_model)
+    model = load_saved_model(saved_model)
     images = model.sample(
         seed=tf.constant([0, seed]),
         num_images=tf.constant(num_images),

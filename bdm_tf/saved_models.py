@@ -7,9 +7,10 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 
 INFO = os.path.join("assets.extra", "model_info.json")
+_NEEDED = {"image_shape", "step", "ema_decay", "sampler", "num_steps", "config", "versions"}
 
 
 def model_info(path: str) -> dict:
@@ -25,10 +26,29 @@ def model_info(path: str) -> dict:
         raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
     try:
         with tf.io.gfile.GFile(file) as content:
-            return json.load(content)
-    except ValueError as error:
+            info = json.load(content)
+        missing = _NEEDED - info.keys()
+    except (ValueError, AttributeError, TypeError) as error:
         raise UserError(
             f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
+        ) from error
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise UserError(f"--saved_model={path} is damaged ({INFO} lacks {names}); export it again")
+    return info
+
+
+def load_saved_model(path: str):
+    """A SavedModel of this library.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    try:
+        return tf.saved_model.load(path)
+    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--saved_model={path} is damaged: {first_line(error)}; export it again"
         ) from error
 
 

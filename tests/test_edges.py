@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -227,3 +228,47 @@ def test_a_savedmodel_takes_what_python_has(finished_run):
     )
     assert images.shape == (5, 8, 8, 1)
     np.testing.assert_array_equal(images[3:], same)
+
+
+def test_the_librarys_files_include_the_librarys(tmp_path, monkeypatch):
+    (tmp_path / "cifar10_small.gin").write_text("train.batch_size = 7\n")
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "__init__.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    search = [ROOT, os.path.join(ROOT, "gin")]
+    config.parse(["folder.gin"], [], search)
+    assert config.parameters(config.operative_text())["train.batch_size"] == "32"
+    config.parse(["cifar10_small.gin"], [], search)  # given by name, it is the user's
+    assert config.parameters(config.operative_text()) == {"train.batch_size": "7"}
+
+
+def test_kerass_settings_for_other_programs_are_not_ours(tmp_path):
+    (tmp_path / "keras.json").write_text(
+        '{"backend": "jax", "image_data_format": "channels_first", "floatx": "float32"}'
+    )
+    code = (
+        "from bdm_tf.networks import UNet; import tensorflow as tf; "
+        "n = UNet((8, 8, 1), channels=8, channel_multipliers=(1,), num_res_blocks=1); "
+        "print(n(tf.zeros([2, 8, 8, 1]), tf.zeros([2])).shape)"
+    )
+    environment = {"KERAS_BACKEND": "jax", "KERAS_HOME": str(tmp_path), "PYTHONPATH": ROOT}
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+    assert "(2, 8, 8, 1)" in result.stdout, result.stderr[-2000:]
+
+
+def test_a_damaged_savedmodel_is_named(finished_run, tmp_path):
+    whole = os.path.join(finished_run, "saved_model")
+    cut = shutil.copytree(whole, tmp_path / "cut")
+    with open(cut / "saved_model.pb", "r+b") as file:
+        file.truncate(1000)
+    bare = shutil.copytree(whole, tmp_path / "bare")
+    (bare / "assets.extra" / "model_info.json").write_text('{"image_shape": [8, 8, 1]}')
+    for path, words in ((cut, "is damaged"), (bare, "lacks config, ema_decay")):
+        model = f"--saved_model={path}"
+        assert words in refused(command("sample.py", model, f"--output={tmp_path}/a.png"))

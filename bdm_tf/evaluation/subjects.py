@@ -24,7 +24,7 @@ from bdm_tf.model import (
     use_config,
 )
 from bdm_tf.replicas import on_replicas
-from bdm_tf.saved_models import check_steps, model_info
+from bdm_tf.saved_models import check_steps, load_saved_model, model_info
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
@@ -131,7 +131,7 @@ class ShippedModel:
         self._strategy = strategy
         self.info = model_info(path)
         with strategy.scope():
-            self._saved = tf.saved_model.load(path)
+            self._saved = load_saved_model(path)
         self.image_shape = tuple(self.info["image_shape"])
         self.chunk_size = int(self.info["config"].get("export_saved_model.chunk_size", 1))
         weights = hashlib.sha256()

@@ -51,6 +51,7 @@ def conv(filters: int, in_channels: int, *, name: str, dtype, zeros: bool = Fals
         filters,
         size,
         padding="same",
+        data_format="channels_last",
         kernel_initializer="zeros" if zeros else "lecun_normal",
         name=name,
         dtype=dtype,
