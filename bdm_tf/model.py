@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError, check_kind, is_whole
+from bdm_tf.errors import UserError, check_kind, first_line, is_whole
 from bdm_tf.files import sha256
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
@@ -217,10 +217,18 @@ def use_config(workdir: str) -> str:
 
 
 def restore_average(model: Model, checkpoint: str) -> None:
-    """Gives a model the averaged weights of a checkpoint."""
+    """Gives a model the averaged weights of a checkpoint.
+
+    Raises:
+        UserError: it cannot be read, or is another model's.
+    """
     weights = raw_variables(model.ema_network.trainable_variables)
     saved = tf.train.Checkpoint(ema_weights=weights)
-    saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    try:
+        saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
+    except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+        reason = first_line(error)
+        raise UserError(f"{checkpoint} cannot be read: {reason}; give another --step") from error
 
 
 def needs_spectrum(model: Model, *settings: SampleSettings) -> bool:

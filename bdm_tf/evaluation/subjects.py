@@ -67,15 +67,7 @@ class TrainedRun:
         """
         found = Cluster(self._strategy).of_chief(find_checkpoint, self._workdir, step)
         checkpoint = find_checkpoint(self._workdir, checkpoint_step(found))
-        try:
-            self.restore(checkpoint)
-        except UserError:
-            raise
-        except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
-            reason = str(error).splitlines()[0][:300]
-            raise UserError(
-                f"{checkpoint} cannot be read: {reason}; give another --step"
-            ) from error
+        self.restore(checkpoint)
 
     def restore(self, checkpoint: str) -> None:
         """Takes the weights of a checkpoint."""
