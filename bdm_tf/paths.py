@@ -8,6 +8,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError
 
+flags.disclaim_key_flags()  # what is defined here is the caller's, and so in its --help
 _PATTERN = "*?[]\\"
 
 

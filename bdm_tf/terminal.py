@@ -1,10 +1,20 @@
-"""Standard output and error that may go away while a command is at work."""
+"""What a command has to do with its terminal: flags, and output that may find no reader."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+
+from absl import app, flags
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser for `app.run`, but that `-h` and `--help` are no failure."""
+    if {"-h", "-help", "--help"} & set(argv[1:]):
+        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        sys.exit(0)
+    return app.parse_flags_with_usage(argv)
 
 
 class LastingStream:

@@ -8,6 +8,7 @@ from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
+from bdm_tf.terminal import parse_flags
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _FIGURE = flags.DEFINE_enum(
@@ -70,4 +71,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -8,6 +8,7 @@ from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, check_seed, exits_on_user_error
 from bdm_tf.paths import define_path
+from bdm_tf.terminal import parse_flags
 
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
 _OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")
@@ -48,4 +49,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -11,6 +11,7 @@ from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
+from bdm_tf.terminal import parse_flags
 from bdm_tf.tpu_check.topology import parse_topology, prepare_environment
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -59,4 +60,4 @@ def main(argv: list[str]) -> int:
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.WARNING)
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -19,7 +19,7 @@ from bdm_tf.terminal import LastingStream
 from bdm_tf.training import loop  # noqa: F401, for gin
 from bdm_tf.training.settings import check_settings
 from bdm_tf.training.signals import StopRequest
-from tests.conftest import ROOT, TINY, command, run, train_command
+from tests.conftest import ROOT, TINY, command, run, run_afresh, train_command
 
 
 def refused(arguments):
@@ -281,3 +281,11 @@ def test_a_damaged_savedmodel_is_named(finished_run, tmp_path):
     for path, words in ((cut, "is damaged"), (bare, "lacks config, ema_decay")):
         model = f"--saved_model={path}"
         assert words in refused(command("sample.py", model, f"--output={tmp_path}/a.png"))
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_is_no_failure_and_lists_every_flag(flag):
+    result = run_afresh(command("train.py", flag), timeout=60)
+    assert result.returncode == 0, result.stderr
+    for word in ("python launch/train.py --gin_file", "--workdir", "--gin_param", "--strategy"):
+        assert word in result.stdout
