@@ -203,6 +203,8 @@ def train(run: Run, options, deadline: float) -> None:
             saved = time.monotonic()
     for last in waiting:
         report(run, last, began, start)
+    if run.step == start:
+        run.log(f"no step was taken from step {start}: compiling took all of --minutes, or --steps")
     if evaluated is not None:
         run.log(f"step {run.step}: evaluation loss {run.loss(evaluated):.5f}")
     send_back(run, options)
@@ -231,14 +233,19 @@ def main() -> None:
     parser.add_argument("--output", default="back", help="what is to be sent back")
     parser.add_argument("--state", default="state", help="where this machine keeps the state")
     parser.add_argument("--minutes", type=float, default=8.0, help="of all, compiling too")
-    parser.add_argument("--sampling_minutes", type=float, default=1.0, help="of these, kept back")
+    parser.add_argument(
+        "--sampling_minutes", type=float, help="of these, for samples; default 1, a quarter at most"
+    )
     parser.add_argument("--steps", type=int, default=10**9, help="stop there")
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--save_every", type=float, default=120.0, help="seconds")
     parser.add_argument("--measure", type=int, default=0, metavar="CALLS", help="only measure")
     parser.add_argument("--matrix_size", type=int, default=8192)
     options = parser.parse_args()
-    deadline = time.monotonic() + 60 * (options.minutes - options.sampling_minutes)
+    kept_back = options.sampling_minutes
+    if kept_back is None:
+        kept_back = min(1.0, options.minutes / 4)
+    deadline = time.monotonic() + 60 * (options.minutes - kept_back)
     began = time.monotonic()
     os.makedirs(options.output, exist_ok=True)
     with open(os.path.join(options.output, "log.txt"), "a") as file:
