@@ -8,6 +8,7 @@ another can begin with it: --init_from=runs/cifar10_gpu.
 """
 
 import glob
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -40,7 +41,10 @@ def sent(name: str) -> dict[str, np.ndarray]:
         raise UserError(f"--back={_BACK.value} has no {name}-*.npz: run.py writes them")
     found: dict[str, np.ndarray] = {}
     for path in paths:
-        found |= read_npz(path)
+        try:
+            found |= read_npz(path)
+        except (ValueError, OSError, tf.errors.OpError) as error:
+            raise UserError(f"{path} is damaged: {error}; send it again") from error
     return found
 
 
@@ -50,7 +54,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --workdir=DIR")
     for flag in (_LOWERED, _BACK, _WORKDIR):
         if not flag.value:
-            raise UserError(f"--{flag.name} is missing: {flag.help}")
+            raise UserError(f"--{flag.name}=FOLDER is missing; README.md beside this file has it")
     if tf.io.gfile.exists(os.path.join(_WORKDIR.value, "config.gin")):
         raise UserError(f"--workdir={_WORKDIR.value} holds a run; give another folder")
     path = os.path.join(_LOWERED.value, "config.gin")
@@ -59,7 +63,16 @@ def main(argv: list[str]) -> None:
     with tf.io.gfile.GFile(path) as file:
         text = file.read()
     arrays = sent("weights")
-    step = int(arrays.pop("step"))
+    step, of_run = int(arrays.pop("step")), str(arrays.pop("run"))
+    with tf.io.gfile.GFile(os.path.join(_LOWERED.value, "lowered.json")) as file:
+        if json.load(file)["run"] != of_run:
+            raise UserError(f"--back={_BACK.value} is of another run than {_LOWERED.value}")
+    samples = {}
+    if glob.glob(os.path.join(glob.escape(_BACK.value), "samples-00-*.npz")):
+        samples = sent("samples-00")
+        if int(samples["step"]) != step:
+            print(f"samples of step {samples['step']} are left out: the weights are of {step}")
+            samples = {}
     config.parse_text(text)
     model = build_model()
     trainer, state = make_trainer(model, setting("batch_size"))
@@ -85,9 +98,9 @@ def main(argv: list[str]) -> None:
     Checkpoints(state.checkpoint(), files.checkpoints, keep=1, keep_every=0).save(step)
     files.close()
     print(f"step {step}: {_WORKDIR.value}/checkpoints")
-    if glob.glob(os.path.join(glob.escape(_BACK.value), "samples-*.npz")):
-        images = next(iter(sent("samples-00").values()))[:_GRID]
-        write_grid(images, os.path.join(_WORKDIR.value, "samples", "drawn_there.png"))
+    if samples:
+        path = os.path.join(_WORKDIR.value, "samples", "drawn_there.png")
+        write_grid(samples["images"][:_GRID], path)
     finish_run(model, step, _WORKDIR.value)
 
 

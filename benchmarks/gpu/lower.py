@@ -8,6 +8,7 @@ workdir and a SavedModel of what it sends back. README.md beside this file has t
 """
 
 import gzip
+import hashlib
 import json
 import os
 import sys
@@ -158,6 +159,7 @@ def main(argv: list[str]) -> None:
         "parameters": sum(v.shape.num_elements() for v in state.weights),
         "num_images": images.num_images,
         "seed": setting("seed"),
+        "run": hashlib.sha256(config.operative_text().encode()).hexdigest()[:16],
     }
     if _IMAGES.value:
         print("packing images", flush=True)

@@ -86,15 +86,20 @@ class Run:
         if not os.path.exists(path):
             return False
         with np.load(path) as arrays:
+            if str(arrays["run"]) != self.told["run"]:
+                sys.exit(
+                    f"error: {path} is of another run than {self.folder}; give another --state"
+                )
             self.step = int(arrays["step"])
-            self.state = {n: self.put(arrays[n]) for n in arrays.files if n != "step"}
+            names = [how["name"] for how in self.told["state"]]
+            self.state = {name: self.put(arrays[name]) for name in names}
         return True
 
     def save(self, path: str) -> None:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         values = {name: np.asarray(value) for name, value in self.state.items()}
         with open(f"{path}.partial", "wb") as file:
-            np.savez(file, step=self.step, **values)
+            np.savez(file, step=self.step, run=self.told["run"], **values)
         os.replace(f"{path}.partial", path)
 
     def load_images(self, kind: str):
@@ -223,7 +228,8 @@ def send_back(run: Run, options) -> None:
     """Saves the state, and writes averaged weights and a grid."""
     run.save(os.path.join(options.state, "state.npz"))
     weights = {n: np.asarray(v) for n, v in run.state.items() if n.startswith("ema_weights/")}
-    in_files({"step": np.int64(run.step), **weights}, "weights", options.output)
+    about = {"step": np.int64(run.step), "run": np.array(run.told["run"])}
+    in_files({**about, **weights}, "weights", options.output)
     write_grid(run.sample(_GRID**2, 0), os.path.join(options.output, f"grid_{run.step:08d}.png"))
 
 
@@ -242,6 +248,8 @@ def main() -> None:
     parser.add_argument("--measure", type=int, default=0, metavar="CALLS", help="only measure")
     parser.add_argument("--matrix_size", type=int, default=8192)
     options = parser.parse_args()
+    if options.samples < 1:
+        parser.error(f"--samples {options.samples} must be at least 1")
     kept_back = options.sampling_minutes
     if kept_back is None:
         kept_back = min(1.0, options.minutes / 4)
@@ -270,7 +278,8 @@ def main() -> None:
         rows = max(1, _FILE // samples[:1].nbytes)
         for first in range(0, len(samples), rows):
             part = samples[first : first + rows]
-            in_files({"images": part}, f"samples-{first // rows:02d}", options.output)
+            arrays = {"step": np.int64(run.step), "images": part}
+            in_files(arrays, f"samples-{first // rows:02d}", options.output)
         log(f"done: {len(samples)} samples of {run.told['evaluations']} network evaluations")
 
 
