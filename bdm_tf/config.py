@@ -68,7 +68,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     prefixes.sort(key=lambda prefix: prefix == "")
     try:
         with gin.unlock_config():
-            gin.parse_config_files_and_bindings(files, list(parameters))
+            gin.parse_config_files_and_bindings(files, parameters)
     except (
         OSError,
         ValueError,

@@ -50,13 +50,6 @@ def check_counts(owner: str, lowest: int, **values: int) -> None:
             raise UserError(f"{owner}.{name}={value!r} must be a whole number, at least {lowest}")
 
 
-def check_numbers(owner: str, **values: float) -> None:
-    """Raises a `UserError` for a parameter of `owner` that is not a finite number, at least 0."""
-    for name, value in values.items():
-        if not _is_number(value) or not value >= 0:
-            raise UserError(f"{owner}.{name}={value!r} must be a number, at least 0")
-
-
 def check_between(
     name: str, value: float, low: float, high: float = math.inf, *, without_low: bool = False
 ) -> None:

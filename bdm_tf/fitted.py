@@ -105,9 +105,10 @@ def load_trust(model, workdir: str) -> bool:
         UserError: it cannot be read.
     """
     path = _trust_path(workdir)
-    if model.spectrum is not None:
-        model.spectrum.trust = None
-    if model.spectrum is None or not tf.io.gfile.exists(path):
+    if model.spectrum is None:
+        return False
+    model.spectrum.trust = None
+    if not tf.io.gfile.exists(path):
         return False
     try:
         arrays = read_npz(path)

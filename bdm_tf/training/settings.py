@@ -10,7 +10,6 @@ from bdm_tf.errors import (
     check_between,
     check_counts,
     check_flags,
-    check_numbers,
     check_seed,
 )
 
@@ -35,7 +34,7 @@ def check_settings(given: dict[str, Any], replicas: int) -> None:
     check_counts("train", 0, **{name: given[name] for name in _AT_LEAST_ZERO.split()})
     if given["sample_num_steps"] is not None:
         check_counts("train", 1, sample_num_steps=given["sample_num_steps"])
-    check_numbers("train", learning_rate=given["learning_rate"])
+    check_between("train.learning_rate", given["learning_rate"], 0)
     if given["clip_norm"] is not None:
         check_between("train.clip_norm", given["clip_norm"], 0, without_low=True)
     check_between("train.ema_decay", given["ema_decay"], 0, 1)
