@@ -1,34 +1,20 @@
-"""Gin text: read it, save it, compare it. Imports nothing of the library but its error."""
+"""Gin text: read it, write it. Imports nothing of the library but its error."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import gin
 from absl import logging
 
 from bdm_tf.errors import UserError
 
-# A run may go on with other values of these, and of all that samples are drawn with: they change
-# when things happen, with how much memory or on what device, not what is learnt.
-CADENCES = frozenset(
-    f"train.{name}"
-    for name in (
-        "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
-        "eval_every eval_images accumulation_steps async_checkpoints jit_compile"
-    ).split()
-) | {"UNet.remat", "DCT.method", "export_saved_model.chunk_size"}
-_SAMPLING = ("sample.", "train.sample_")
-# What is noted once it was measured; runs of version 0.1.0 get it when they go on.
-_MEASURED = frozenset({"Model.spectrum_sha256"})
-
 _MADE = re.compile(r"@([\w./]+)\(\)")
-_REFERENCE = re.compile(r"@([\w./]+)")
-_AVERAGING = {"tfa.optimizers.MovingAverage", "tfa.optimizers.SWA"}
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
 hints: list[Callable[[str], str]] = []
@@ -146,6 +132,31 @@ def bind(name: str, value) -> None:
         gin.bind_parameter(name, value)
 
 
+@contextlib.contextmanager
+def apart(text: str | None = None) -> Iterator[None]:
+    """Around what may change gin's configuration, which is what it was before in the end.
+
+    Args:
+        text: read first in place of what is there, if given; see `parse_text`.
+    """
+    state = gin.config
+    bindings = (state._CONFIG, state._OPERATIVE_CONFIG)
+    kept = [{owner: dict(bound) for owner, bound in part.items()} for part in bindings]
+    singletons, imports = dict(state._SINGLETONS), set(state._IMPORTS)
+    was_locked = gin.config_is_locked()
+    try:
+        if text is not None:
+            parse_text(text, skip_unknown=True)
+        yield
+    finally:
+        gin.clear_config()
+        for part, before in zip(bindings, kept):
+            part.update(before)
+        state._SINGLETONS.update(singletons)
+        state._IMPORTS.update(imports)
+        state._set_config_is_locked(was_locked)
+
+
 def call(configurable: Callable, *arguments, **named):
     """Calls what gin configures.
 
@@ -171,21 +182,21 @@ def call(configurable: Callable, *arguments, **named):
 def _circle() -> list[str]:
     """Bindings whose value is made of what they are a parameter of."""
     values = parameters(gin.config_str(max_line_length=100_000))
-    return [f"{n} = {v}" for n, v in values.items() if _owner(n) in _made_for(v, values)]
+    return [f"{n} = {v}" for n, v in values.items() if owner_of(n) in made_for(v, values)]
 
 
-def _made_for(value: str, values: dict[str, str]) -> set[str]:
+def made_for(value: str, values: dict[str, str]) -> set[str]:
     """What is made for a value, and for the parameters of that."""
     found: set[str] = set()
     new = set(_MADE.findall(value))
     while new:
         found |= new
-        within = [_MADE.findall(v) for name, v in values.items() if _owner(name) in new]
+        within = [_MADE.findall(v) for name, v in values.items() if owner_of(name) in new]
         new = {made for more in within for made in more} - found
     return found
 
 
-def _owner(name: str) -> str:
+def owner_of(name: str) -> str:
     return name.rpartition(".")[0]
 
 
@@ -212,80 +223,10 @@ def parameters(text: str) -> dict[str, str]:
     return found
 
 
-def ema_decay(values: dict[str, str]) -> float | None:
-    """The decay of a run's averaged weights; None where its optimizer averages by itself.
-
-    Args:
-        values: `parameters` of the run's configuration.
-    """
-    used = _made_for(values.get("train.optimizer", ""), values)
-    by_itself = any(name in _AVERAGING or values.get(f"{name}.use_ema") == "True" for name in used)
-    decay = values.get("train.ema_decay")
-    return None if by_itself or decay is None else float(decay)
-
-
 def _in_full(selector: str) -> str:
     """A name that gin shortened, as it was registered, if it is one of `named_in_full`."""
     names = gin.config._REGISTRY.matching_selectors(selector)
     return names[0] if len(names) == 1 and names[0].startswith(named_in_full) else selector
-
-
-def differences(old: str, new: str, ignore: frozenset[str] = CADENCES) -> list[str]:
-    """What differs between two operative texts, as readable lines.
-
-    A parameter that is not there is the same as one that is None, and one that only one text has,
-    of a class that nothing in it makes, is of no account.
-
-    Args:
-        old, new: operative texts.
-        ignore: names that may differ, as may all that samples are drawn with.
-    """
-    a, b = parameters(old), parameters(new)
-    drawing = sampling_parameters(a).keys() | sampling_parameters(b).keys()
-    return [
-        f"{name}: {a.get(name, '(absent)')} there, {b.get(name, '(absent)')} here"
-        for name in sorted(a.keys() | b.keys())
-        if a.get(name, "None") != b.get(name, "None")
-        and not (name in ignore or name in drawing)
-        and not (name in _MEASURED and "None" in (a.get(name, "None"), b.get(name, "None")))
-        and not (name not in a and _is_idle(name, b) or name not in b and _is_idle(name, a))
-    ]
-
-
-def _is_idle(name: str, values: dict[str, str]) -> bool:
-    """Whether a parameter is one of a class that nothing refers to, by whatever detours."""
-    owner = _owner(name)
-    return _is_part(owner) and owner not in _used(values)
-
-
-def _used(values: dict[str, str]) -> set[str]:
-    """What parameters refer to that are not themselves those of something unused."""
-    found: set[str] = set()
-    new = {name for name in map(_owner, values) if not _is_part(name)}
-    while new:
-        found |= new
-        new = {
-            reference
-            for name, value in values.items()
-            if _owner(name) in new
-            for reference in _REFERENCE.findall(value)
-        } - found
-    return found
-
-
-def _is_part(owner: str) -> bool:
-    """Whether it is a class whose objects are given to something else by a gin value."""
-    return owner != "Model" and owner[:1].isupper()
-
-
-def sampling_parameters(values: dict[str, str]) -> dict[str, str]:
-    """Those of the parameters that say how samples are drawn, and of nothing else."""
-    made = {True: set[str](), False: set[str]()}
-    for name, value in values.items():
-        if name.startswith(("Model.", "train.", "sample.")):
-            made[name.startswith(_SAMPLING)] |= _made_for(value, values)
-    owners = made[True] - made[False]
-    return {k: v for k, v in values.items() if k.startswith(_SAMPLING) or _owner(k) in owners}
 
 
 def run_name(files: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import bdm_tf
 from bdm_tf import config
+from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError, check_counts
 from bdm_tf.figures import sample_to_file
@@ -160,8 +161,9 @@ def export_saved_model(
 
 
 def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:
-    """`export_saved_model` with what gin's current configuration says of it."""
-    gin.get_configurable("export_saved_model")(model, step, export_dir, overwrite)
+    """`export_saved_model` with what the model's configuration says of it."""
+    with model.configured():
+        gin.get_configurable("export_saved_model")(model, step, export_dir, overwrite)
 
 
 def finish_run(model: Model, step: int, workdir: str) -> None:
@@ -190,7 +192,7 @@ def _is_exported(step: int, export_dir: str) -> bool:
     except UserError:  # damaged
         return False
     there, here = (
-        {k: v for k, v in config.sampling_parameters(values).items() if not k.startswith("train.")}
+        {k: v for k, v in sampling_parameters(values).items() if not k.startswith("train.")}
         for values in (info["config"], config.parameters(config.operative_text()))
     )
     return info["step"] == step and there == here
@@ -228,13 +230,14 @@ def _is_ours(path: str) -> bool:
 
 
 def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
-    text = config.operative_text()
-    values = config.parameters(text)
+    with model.configured():
+        values = config.parameters(config.operative_text())
     return {
         "data_set": values.get("TFDSImages.name", "a folder of images").strip("'\""),
         "image_shape": list(model.image_shape),
         "step": step,
-        "ema_decay": config.ema_decay(values),
+        "changes": model.changes,
+        "ema_decay": ema_decay(values),
         "process": type(model.process).__name__,
         "objective": type(model.objective).__name__,
         "parametrisation": type(model.parametrisation).__name__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ from bdm_tf.errors import UserError, check_kind, first_line, is_whole
 from bdm_tf.files import sha256
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
+from bdm_tf.history import read_history
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
@@ -41,6 +43,8 @@ class Model:
 
     Attributes:
         spectrum: of the training images, once `use_spectrum` was called.
+        configuration: of the run that it was loaded from; None is gin's current one.
+        changes: of that run's settings while it was trained; see `History`.
 
     Raises:
         UserError: the parts do not go together.
@@ -68,6 +72,8 @@ class Model:
         check_kind("Model.prior", self.prior, Prior)
         check_kind("Model.times", self.times, TimeGrid)
         self.spectrum: Spectrum | None = None
+        self.configuration: str | None = None
+        self.changes: list[dict] = []
         self.spectrum_sha256 = spectrum_sha256
         self.network = network(image_shape=self.image_shape)
         self.ema_network = network(image_shape=self.image_shape, name="ema")
@@ -83,6 +89,12 @@ class Model:
     def denoiser(self, projection: Projection | None = None) -> Denoiser:
         """The denoiser with the averaged weights, which samples are drawn with."""
         return self._denoiser(self.ema_network, projection)
+
+    def configured(self) -> contextlib.AbstractContextManager:
+        """Around what reads gin's configuration: it is this model's there."""
+        if self.configuration is None:
+            return contextlib.nullcontext()
+        return config.apart(self.configuration)
 
     def learner(self) -> Denoiser:
         """The denoiser with the weights that are being trained."""
@@ -164,12 +176,13 @@ def build_model() -> Model:
 
 
 def build_sample_settings(model: Model) -> SampleSettings:
-    """The sampling settings of gin's current configuration.
+    """The sampling settings of a model's configuration.
 
     Raises:
         UserError: they do not go with the model.
     """
-    settings = _built("sample")
+    with model.configured():
+        settings = _built("sample")
     settings.sampler.check(model.denoiser(), settings.num_steps, "sample.num_steps")
     return settings
 
@@ -274,20 +287,23 @@ def load_model(
     Args:
         workdir: what `launch/train.py` wrote.
         step: a checkpoint's step; None is the newest.
-        choose: called once gin's configuration is the workdir's, to change how it is sampled.
+        choose: called while gin's configuration is the workdir's, to change how it is sampled.
 
     Returns:
-        The model and its step. gin's configuration is then that of the workdir.
+        The model, which keeps its configuration, and its step. gin's own stays as it is.
 
     Raises:
         UserError: no such workdir or checkpoint, or `choose` made it another model.
     """
-    trained_with = config.parameters(use_config(workdir))
-    if choose is not None:
-        choose()
-    checkpoint = find_checkpoint(workdir, step)
-    model = build_model()
-    check_unchanged(trained_with)
+    with config.apart():
+        trained_with = config.parameters(use_config(workdir))
+        if choose is not None:
+            choose()
+        checkpoint = find_checkpoint(workdir, step)
+        model = build_model()
+        check_unchanged(trained_with)
+        model.configuration = config.operative_text()
+    model.changes = read_history(workdir).changes
     restore_average(model, checkpoint)
     prepare_prior(model, workdir)
     load_spectrum(model, workdir)

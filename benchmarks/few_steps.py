@@ -41,7 +41,7 @@ from bdm_tf.evaluation.statistics import GaussianStatistics
 from bdm_tf.figures import write_grid
 from bdm_tf.files import read_npz, write_atomically
 from bdm_tf.fitted import prepare_trust
-from bdm_tf.model import load_model
+from bdm_tf.model import load_model, use_config
 from bdm_tf.training import loop  # noqa: F401, for gin
 
 matplotlib.use("Agg")
@@ -264,7 +264,8 @@ def main(argv: list[str]) -> None:
     known = {key(row) for row in rows}
     for number, (recipe, gin_file, blur, seed) in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {recipe}, sigma_B,max {blur}, seed {seed}", flush=True)
-        model, step = load_model(workdir := train(recipe, gin_file, blur, seed))
+        use_config(workdir := train(recipe, gin_file, blur, seed))  # for its data
+        model, step = load_model(workdir)
         source = gin.query_parameter("train.data").scoped_configurable_fn
         scorer.real(source)
         if "shrink" in _PROJECTIONS.value:

@@ -29,6 +29,12 @@ _STRATEGY = flags.DEFINE_enum(
     "Where to train.",
 )
 _TPU = flags.DEFINE_string("tpu", None, "Name or address of a Cloud TPU.")
+_ALLOW_CHANGES = flags.DEFINE_bool(
+    "allow_changes",
+    False,
+    "Go on with other images than the run began with, or another learning rate, warm-up, batch "
+    "size, gradient clip, EMA decay, flipping, dropout or number of the optimizer; it is noted.",
+)
 _ON_CORRUPT_IMAGE = flags.DEFINE_enum(
     "on_corrupt_image", "stop", ["stop", "skip"], "What to do about a file that is no image."
 )
@@ -58,6 +64,7 @@ def main(argv: list[str]) -> int:
         lambda model, step: finish_run(model, step, workdir),
         data_dir=_DATA_DIR.value,
         on_corrupt_image=_ON_CORRUPT_IMAGE.value,
+        allow_changes=_ALLOW_CHANGES.value,
     )
     return 0 if stopped_by is None else 128 + stopped_by
 

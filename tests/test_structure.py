@@ -13,6 +13,8 @@ FLOORS = [
     "bdm_tf.paths",
     "bdm_tf.files",
     "bdm_tf.config",
+    "bdm_tf.comparison",
+    "bdm_tf.history",
     "bdm_tf.keras_versions",
     "bdm_tf.noise",
     "bdm_tf.cluster",

@@ -124,7 +124,7 @@ class ImageFolder:
         images = [image for image in loaded if not isinstance(image, ValueError)]
         if not images:
             raise UserError(f"none of the {len(paths)} files in {folder} is a readable image")
-        return InMemoryImages(np.stack(images))
+        return InMemoryImages(np.stack(images), files=paths)
 
     def _decode(self, path: str) -> np.ndarray:
         return decode_file(path, self._size, self._channels)

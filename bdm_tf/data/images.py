@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -55,6 +56,13 @@ class Images(abc.ABC):
     @abc.abstractmethod
     def content_key(self) -> str:
         """A SHA-256 that no other images, order or shape share, whatever they are called."""
+
+    @abc.abstractmethod
+    def source_key(self) -> str:
+        """A SHA-256 that changes when images are added, removed or replaced; soon computed.
+
+        Of files it looks at names and sizes, so that another version of a decoder changes nothing.
+        """
 
 
 class _IndexedImages(Images):
@@ -107,10 +115,16 @@ class InMemoryImages(_IndexedImages):
     Args:
         array: uint8 `[N, H, W, C]`, N at least 1.
         description: see `Images`.
+        files: those that the images were read from; whatever decodes them, they are the same.
     """
 
-    def __init__(self, array: np.ndarray, description: dict[str, str] | None = None):
-        self.description = description or {}
+    def __init__(
+        self,
+        array: np.ndarray,
+        description: dict[str, str] | None = None,
+        files: Sequence[str] = (),
+    ):
+        self.description, self._files = description or {}, files
         self.num_images, *shape = array.shape
         self.image_shape = tuple(shape)
         with tf.device("CPU:0"):
@@ -122,6 +136,9 @@ class InMemoryImages(_IndexedImages):
 
     def content_key(self):
         return _sha256(self.image_shape, (batch.tobytes() for batch in self.in_order(1000)))
+
+    def source_key(self):
+        return _names_and_sizes(self._files) if self._files else self.content_key()
 
     def _read(self, indices):
         return tf.gather(self._array, indices)
@@ -159,6 +176,9 @@ class FileImages(_IndexedImages):
 
     def content_key(self):
         return _sha256(self.image_shape, map(_content, self._paths))
+
+    def source_key(self):
+        return _names_and_sizes(self._paths)
 
     def _read(self, indices):
         return tf.map_fn(
@@ -231,6 +251,9 @@ class RecordImages(Images):
         kind = [self._decoded_as.encode()]
         return _sha256(self.image_shape, chain(kind, self._records().as_numpy_iterator()))
 
+    def source_key(self):
+        return _names_and_sizes(self._paths)
+
     def _records(self) -> tf.data.Dataset:
         shards = tf.data.Dataset.from_tensor_slices(self._tables())
         return shards.flat_map(_read_shard)
@@ -264,6 +287,19 @@ def _sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str
     found = hashlib.sha256(repr(tuple(image_shape)).encode())
     for content in contents:
         found.update(hashlib.sha256(content).digest())  # so that boundaries count
+    return found.hexdigest()
+
+
+def _names_and_sizes(paths: Sequence[str]) -> str:
+    """A SHA-256 of files' names, from where they begin to differ, and sizes.
+
+    Of remote ones the names alone: each size would be a request.
+    """
+    start = len(os.path.commonprefix([*map(os.path.dirname, paths)]))
+    found = hashlib.sha256()
+    for path in paths:
+        size = "" if "://" in path else tf.io.gfile.stat(path).length
+        found.update(f"{path[start:]}\0{size}\0".encode())
     return found.hexdigest()
 
 

@@ -10,10 +10,12 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
+from bdm_tf.comparison import ema_decay
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior, weights_sha256
+from bdm_tf.history import read_history
 from bdm_tf.model import (
     Model,
     build_model,
@@ -50,7 +52,7 @@ class TrainedRun:
         self, strategy: tf.distribute.Strategy, workdir: str, trained_with: dict[str, str]
     ):
         self._strategy, self._workdir = strategy, workdir
-        self._ema_decay = config.ema_decay(trained_with)
+        self._ema_decay = ema_decay(trained_with)
         with strategy.scope():
             self.model: Model = build_model()
         check_unchanged(trained_with)
@@ -80,6 +82,8 @@ class TrainedRun:
         check_measured(self.model, self._settings)
         step = checkpoint_step(checkpoint)
         self._weights = {"step": step, "weights_sha256": weights_sha256(self.model)}
+        if changes := [c for c in read_history(self._workdir).changes if c["step"] < step]:
+            self._weights["changes"] = changes
 
     def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
@@ -137,6 +141,7 @@ class ShippedModel:
         before = "PixelClip" if info.get("clip") else "NoProjection"  # exported by 0.1.0
         return {
             "step": info["step"],
+            **({"changes": info["changes"]} if info.get("changes") else {}),
             "seed": seed,
             "ema_decay": info["ema_decay"],
             "weights_sha256": self._weights,

@@ -14,8 +14,8 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.spectrum import Spectrum
-from bdm_tf.training.loop import WarmUp, train
-from bdm_tf.training.optimizers import make_optimizer
+from bdm_tf.training.loop import train
+from bdm_tf.training.optimizers import WarmUp, make_optimizer
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
+from bdm_tf.data.images import Images
 from bdm_tf.errors import UserError
 from bdm_tf.fitted import (
     find_spectrum,
@@ -20,6 +21,7 @@ from bdm_tf.fitted import (
     prepare_prior,
     prepare_trust,
 )
+from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.model import (
     Model,
     build_model,
@@ -36,7 +38,7 @@ from bdm_tf.training.checkpoints import (
     saved_checkpoints,
     weights_to_start_from,
 )
-from bdm_tf.training.optimizers import Recipe, make_optimizer
+from bdm_tf.training.optimizers import Recipe, WarmUp, make_optimizer
 from bdm_tf.training.previews import preview_settings, previewer
 from bdm_tf.training.run import Cadences, Run
 from bdm_tf.training.settings import check_settings
@@ -48,20 +50,6 @@ from bdm_tf.training.workdir import Workdir
 _FIT_BATCH = 500  # images at a time, when a prior is fitted or a spectrum measured
 
 
-class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that grows linearly over the first `steps` and stays."""
-
-    def __init__(self, learning_rate: float, steps: int):
-        self.learning_rate, self.steps = learning_rate, steps
-
-    def __call__(self, step):
-        done = (tf.cast(step, tf.float32) + 1.0) / max(self.steps, 1)
-        return self.learning_rate * tf.minimum(done, 1.0)
-
-    def get_config(self):
-        return {"learning_rate": self.learning_rate, "steps": self.steps}
-
-
 @gin.configurable
 def train(
     workdir: str,
@@ -70,6 +58,7 @@ def train(
     *,
     data_dir: str | None = None,
     on_corrupt_image: str = "stop",
+    allow_changes: bool = False,
     data=gin.REQUIRED,
     num_steps: int = gin.REQUIRED,
     batch_size: int = gin.REQUIRED,
@@ -105,6 +94,7 @@ def train(
         strategy: where to train.
         finish: called by the chief with the model and its step once the last step is done.
         data_dir, on_corrupt_image: handed to `data.load`.
+        allow_changes: go on with other values of what can be changed; see `Workdir.claim`.
         data: a data source.
         num_steps: steps in the whole run.
         batch_size: images in a global batch; divisible by the number of replicas.
@@ -164,7 +154,7 @@ def train(
     if has_spectrum:
         with cluster.together():
             if cluster.is_chief:
-                files.check(config.operative_text())
+                files.check(config.operative_text(), allow_changes)
                 spectrum = find_spectrum(model, workdir, fit_batches)
                 config.bind("Model.spectrum_sha256", spectrum.sha256())
     first_weights = cluster.of_chief(_first_weights, files, init_from)
@@ -172,7 +162,7 @@ def train(
         with cluster.together():
             state.initialise(first_weights)
     with cluster.together(), files.writing():
-        files.claim(config.operative_text())
+        _claim(files, images, allow_changes)
     cluster.chief_first(lambda: prepare_prior(model, workdir, fit_batches))
     if has_spectrum:
         with cluster.together(), files.writing():
@@ -259,10 +249,20 @@ def train(
             if cluster.is_chief:
                 if settings.projection.needs_trust:
                     prepare_trust(model, workdir, fit_batches)
+                model.changes = read_history(workdir).changes
                 finish(model, num_steps)
     cluster.leave()
     files.close()
     return stopped_by
+
+
+def _claim(files: Workdir, images: Images, allow_changes: bool) -> None:
+    """Makes the workdir this run's, where this worker is the chief."""
+    if files.writes:
+        saved = saved_checkpoints(files.checkpoints)
+        step = checkpoint_step(saved[-1]) if saved else 0
+        known = TrainingImages(images.num_images, images.source_key())
+        files.claim(config.operative_text(), known, step, allow_changes)
 
 
 def _first_weights(files: Workdir, init_from: str | None) -> str | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import gin
 import keras
+import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.errors import UserError, first_line
@@ -55,6 +56,20 @@ _EQUALS = {
     "SWA": "The nearest is train.ema_decay, or use_ema = True of any Keras optimizer",
     "Yogi": _NO_EQUAL,
 }
+
+
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that grows linearly over the first `steps` and stays."""
+
+    def __init__(self, learning_rate: float, steps: int):
+        self.learning_rate, self.steps = learning_rate, steps
+
+    def __call__(self, step):
+        done = (tf.cast(step, tf.float32) + 1.0) / max(self.steps, 1)
+        return self.learning_rate * tf.minimum(done, 1.0)
+
+    def get_config(self):
+        return {"learning_rate": self.learning_rate, "steps": self.steps}
 
 
 @dataclass(frozen=True)

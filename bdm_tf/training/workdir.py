@@ -12,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.comparison import differences
 from bdm_tf.errors import UserError, first_line
 from bdm_tf.figures import grid, write_grid
 from bdm_tf.files import write_atomically
+from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.paths import check_literal
 from bdm_tf.training.lock import WorkdirLock
 
@@ -26,13 +28,17 @@ class Workdir:
         path: where it is.
         writes: False for a worker that is not the chief: then nothing is changed.
 
+    Attributes:
+        path, writes: see above.
+        checkpoints: the folder of checkpoints.
+
     Raises:
         UserError: the folder cannot be written to, or another process trains there.
     """
 
     def __init__(self, path: str, writes: bool = True):
         check_literal("--workdir", path)
-        self.path, self._writes = path, writes
+        self.path, self.writes = path, writes
         self.checkpoints = self._file("checkpoints")
         self._reason = self._file("failed.txt")
         self._writer: tf.summary.SummaryWriter | None = None
@@ -57,7 +63,7 @@ class Workdir:
         Raises:
             UserError: what could not be written, and the way out.
         """
-        if self._writes:
+        if self.writes:
             self._lock.check()
         try:
             yield
@@ -70,7 +76,7 @@ class Workdir:
 
     def close(self) -> None:
         """Lets another process train here."""
-        if self._writes:
+        if self.writes:
             self._lock.release()
 
     def leave_reason(self, reason: str) -> None:
@@ -88,43 +94,77 @@ class Workdir:
         with tf.io.gfile.GFile(self._reason) as file:
             return file.read()
 
-    def claim(self, text: str) -> None:
+    def claim(
+        self, text: str, images: TrainingImages | None = None, step: int = 0, allow_changes=False
+    ) -> None:
         """Saves the operative configuration, or checks that it is the one the run began with.
+
+        Args:
+            text: the configuration.
+            images: what is trained on.
+            step: at which training is about to go on.
+            allow_changes: whether it may go on with other values of what can be changed, and with
+                other images; it is noted.
 
         Raises:
             UserError: the folder holds a run of another configuration; nothing is changed.
         """
-        if self._writes:
-            self.check(text)
-            write_atomically(self._file("config.gin"), text)
+        if not self.writes:
+            return
+        changed = self.check(text, allow_changes)
+        history = read_history(self.path)
+        if images and history.images not in (None, images):
+            if not allow_changes:
+                raise UserError(
+                    f"--workdir={self.path} holds a run with other training images: "
+                    f"{history.images} there, {images} here. Give those that it began with; or go "
+                    "on with these by --allow_changes, with the prior and spectrum of the old "
+                    "ones; or begin another run"
+                )
+            changed["images"] = [str(history.images), str(images)]
+        history.images = images or history.images
+        history.note(step, changed)
+        history.write(self.path)
+        write_atomically(self._file("config.gin"), text)
 
-    def check(self, text: str) -> None:
-        """Raises what `claim` raises, and writes nothing."""
+    def check(self, text: str, allow_changes: bool = False) -> dict[str, list[str]]:
+        """Raises what `claim` raises of the configuration, and returns what changes with it."""
         path = self._file("config.gin")
-        if tf.io.gfile.exists(path):
-            try:
-                with tf.io.gfile.GFile(path) as file:
-                    there = file.read()
-            except UnicodeDecodeError:
-                there = ""
-            if not config.parameters(there):
-                raise UserError(
-                    f"{path} is damaged; remove it, and the same command goes on with the "
-                    "parameters that it is given"
-                )
-            changed = config.differences(there, text)
-            if changed:
-                lines = "\n  ".join(changed)
-                raise UserError(
-                    f"--workdir={self.path} holds a run with another configuration:\n  {lines}\n"
-                    "Give the parameters that the run began with, or another --workdir, and there "
-                    f"--init_from={self.path} to begin with its averaged weights."
-                )
+        if not tf.io.gfile.exists(path):
+            return {}
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                there = file.read()
+        except UnicodeDecodeError:
+            there = ""
+        if not config.parameters(there):
+            raise UserError(
+                f"{path} is damaged; remove it, and the same command goes on with the "
+                "parameters that it is given"
+            )
+        changed = differences(there, text)
+        refused = [d for d in changed if not (allow_changes and d.changeable)]
+        if refused:
+            lines = "\n  ".join(map(str, refused))
+            go_on = "add --allow_changes to go on from here with these, which is noted; "
+            if not all(difference.changeable for difference in refused):
+                go_on = ""
+            raise UserError(
+                f"--workdir={self.path} holds a run with another configuration:\n  {lines}\n"
+                f"Give the parameters that the run began with; {go_on}or give another --workdir, "
+                f"and there --init_from={self.path} to begin with its averaged weights."
+            )
+        return {d.name: [d.there, d.here] for d in changed}
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step: what comes later is about to be computed again."""
+        if not self.writes:
+            return
+        history = read_history(self.path)
+        if history.move_back(step):
+            history.write(self.path)
         path = self._file("metrics.jsonl")
-        if not self._writes or not tf.io.gfile.exists(path):
+        if not tf.io.gfile.exists(path):
             return
         with tf.io.gfile.GFile(path, "rb") as file:
             lines = file.read().splitlines()
@@ -134,7 +174,7 @@ class Workdir:
 
     def write_metrics(self, step: int, scalars: dict[str, float]) -> None:
         """Appends a line to metrics.jsonl and writes the scalars for TensorBoard."""
-        if not self._writes:
+        if not self.writes:
             return
         with tf.io.gfile.GFile(self._file("metrics.jsonl"), "a") as file:
             file.write(json.dumps({"step": step, **scalars}) + "\n")
@@ -145,7 +185,7 @@ class Workdir:
 
     def write_samples(self, step: int, images: np.ndarray) -> None:
         """Writes a grid of uint8 images to samples/ and for TensorBoard."""
-        if not self._writes:
+        if not self.writes:
             return
         write_grid(images, self._file("samples", f"step_{step:08d}.png"))
         with self._summaries().as_default():

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config, keras_versions
+from bdm_tf.comparison import ema_decay
 from bdm_tf.errors import UserError
 from bdm_tf.training import optimizers
-from bdm_tf.training.loop import WarmUp, train
-from bdm_tf.training.optimizers import make_optimizer
+from bdm_tf.training.loop import train
+from bdm_tf.training.optimizers import WarmUp, make_optimizer
 from tests.conftest import NO_ADDONS
 from tests.small_network import Convolutions
 from tests.training.short_runs import short_run, weights_and_averages
@@ -213,4 +214,4 @@ def test_what_is_told_of_training_s_average_is_nothing_where_it_has_no_effect(wi
     innermost = "tfa.optimizers.{}.optimizer = @tfa.optimizers.LAMB()"
     more = [] if within == "LAMB" else [innermost.format(within)]
     chosen("Lookahead", "train.ema_decay = 0.5", around, *more)
-    assert config.ema_decay(config.parameters(config.operative_text())) == expected
+    assert ema_decay(config.parameters(config.operative_text())) == expected

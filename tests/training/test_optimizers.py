@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.comparison import ema_decay
 from bdm_tf.errors import UserError
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.training import optimizers
@@ -161,4 +162,4 @@ def test_what_is_told_of_training_s_average_is_nothing_where_it_has_no_effect(us
         f"keras.optimizers.SGD.use_ema = {use_ema}",
         "keras.optimizers.Adam.use_ema = True",  # which is not the one chosen
     )
-    assert config.ema_decay(config.parameters(config.operative_text())) == expected
+    assert ema_decay(config.parameters(config.operative_text())) == expected
