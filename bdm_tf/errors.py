@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bdm_tf.terminal import use_lasting_streams
 
@@ -43,15 +43,25 @@ def is_whole(value) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def check_counts(owner: str, lowest: int, **values: int) -> None:
-    """Raises a `UserError` for a parameter of `owner` that is not a whole number >= `lowest`."""
+def check_counts(owner: str, lowest: int, highest: int = 2**31 - 1, **values: int) -> None:
+    """Raises a `UserError` for a parameter of `owner` that is no whole number in that range."""
     for name, value in values.items():
-        if not is_whole(value) or value < lowest:
-            raise UserError(f"{owner}.{name}={value!r} must be a whole number, at least {lowest}")
+        if not is_whole(value) or not lowest <= value <= highest:
+            too_many = is_whole(value) and value > highest
+            most = f", at most {highest}" if too_many else ""
+            raise UserError(
+                f"{owner}.{name}={value!r} must be a whole number, at least {lowest}{most}"
+            )
 
 
 def check_between(
-    name: str, value: float, low: float, high: float = math.inf, *, without_low: bool = False
+    name: str,
+    value: float,
+    low: float,
+    high: float = math.inf,
+    *,
+    without_low: bool = False,
+    without_high: bool = False,
 ) -> None:
     """Raises a `UserError` for a parameter that is not a finite number from `low` to `high`.
 
@@ -59,18 +69,25 @@ def check_between(
         name: the parameter.
         value: what was given.
         low, high: the range, both included.
-        without_low: whether `low` itself is left out.
+        without_low, without_high: whether `low`, `high` itself is left out.
     """
-    inside = _is_number(value) and low <= value <= high and not (without_low and value == low)
-    if not inside:
+    inside = _is_number(value) and low <= value <= high
+    if not inside or without_low and value == low or without_high and value == high:
         above = f"above {low}" if without_low else f"at least {low}"
-        most = f", at most {high}" if high < math.inf else ""
+        most = f", {'below' if without_high else 'at most'} {high}" if high < math.inf else ""
         raise UserError(f"{name}={value!r} must be a number {above}{most}")
 
 
 def _is_number(value) -> bool:
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     return number and math.isfinite(value)
+
+
+def check_order(owner: str, **pair: float) -> None:
+    """Raises a `UserError` if the first of two numbers is not below the second."""
+    (low_name, low), (high_name, high) = pair.items()
+    if low >= high:
+        raise UserError(f"{owner}.{low_name}={low} must be below {high_name}={high}")
 
 
 def check_seed(name: str, value: int) -> None:
@@ -84,6 +101,13 @@ def check_flags(owner: str, **values: bool) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise UserError(f"{owner}.{name}={value!r} must be True or False")
+
+
+def check_image_shape(name: str, value: Sequence[int]) -> None:
+    """Raises a `UserError` for what is not three whole numbers `(H, W, C)`, above 0."""
+    shape = value if isinstance(value, (tuple, list)) else ()
+    if len(shape) != 3 or not all(is_whole(n) and 0 < n <= 2**16 for n in shape):
+        raise UserError(f"{name}={value!r} must be (height, width, channels)")
 
 
 def check_kind(name: str, value, kind: type) -> None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError, check_kind, first_line, is_whole
+from bdm_tf.diffusion import BlurringProcess
+from bdm_tf.errors import UserError, check_image_shape, check_kind, first_line, is_whole
 from bdm_tf.files import sha256
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
@@ -61,8 +62,18 @@ class Model:
         times: TimeGrid | None = None,
         spectrum_sha256: str | None = None,
     ):
+        check_image_shape("Model.image_shape", image_shape)
+        for name, maker, example in (
+            ("network", network, "UNet"),
+            ("process", process, "BlurringProcess"),
+        ):
+            if not callable(maker):
+                raise UserError(f"Model.{name} = {maker!r} makes none: give one like @{example}")
+        if not isinstance(spectrum_sha256, str | None):
+            raise UserError(f"Model.{spectrum_sha256=} must be what training noted there")
         self.image_shape = tuple(image_shape)
         self.process = process(image_shape=self.image_shape)
+        check_kind("Model.process", self.process, BlurringProcess)
         self.objective = objective
         self.parametrisation = PredictEps() if parametrisation is None else parametrisation
         self.prior = StandardNormal() if prior is None else prior
@@ -115,7 +126,7 @@ class Model:
         if self.spectrum_sha256 not in (None, spectrum.sha256()):
             raise UserError(
                 f"{name} is not the one that the run was trained with, whose SHA-256 is "
-                f"{self.spectrum_sha256[:16]}...: {way_out}"
+                f"{self.spectrum_sha256[:16]}... (Model.spectrum_sha256): {way_out}"
             )
         self.spectrum = spectrum
 

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.errors import UserError, check_between, check_counts, check_seed
 from bdm_tf.noise import PRIOR, WITHIN, choices, normal
 
 _LARGEST_ARRAY = 2**27  # numbers: half a GiB of float32
@@ -99,10 +99,12 @@ class _Faded(Prior):
 
     def __init__(self, noise: float | None, tolerance: float, num_images: int | None):
         super().__init__()
-        if noise is not None and noise < 0:
-            raise UserError(f"{type(self).__name__}.noise={noise} must not be negative")
+        owner = type(self).__name__
+        if noise is not None:
+            check_between(f"{owner}.noise", noise, 0, 1e6)
+        check_between(f"{owner}.tolerance", tolerance, 0)
         if num_images is not None:
-            check_counts(type(self).__name__, 1, num_images=num_images)
+            check_counts(owner, 1, num_images=num_images)
         self._noise, self._tolerance, self._num_images = noise, tolerance, num_images
 
     def _coefficients(self, batches: Batches, process) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +114,10 @@ class _Faded(Prior):
             squares += np.square(u, dtype=np.float64).sum(0)
             count += len(u)
         kept = np.flatnonzero(np.sqrt(squares / count) > self._tolerance).astype(np.int32)
+        if not len(kept):
+            raise UserError(
+                f"{type(self).__name__}.tolerance={self._tolerance} leaves no coefficient: lower it"
+            )
         if count * len(kept) > _LARGEST_ARRAY:
             raise UserError(
                 f"{type(self).__name__} would keep {len(kept)} coefficients of {count} images: "
@@ -141,7 +147,11 @@ class _Faded(Prior):
         return process.basis.to_pixel(u + noise)
 
     def _sigma(self, process) -> tf.Tensor:
-        return process.alpha_sigma([1.0])[1] if self._noise is None else tf.constant(self._noise)
+        return (
+            process.alpha_sigma([1.0])[1]
+            if self._noise is None
+            else tf.constant(self._noise, tf.float32)
+        )
 
     def _check_fitted(self) -> None:
         if not self.variables:
@@ -199,6 +209,7 @@ class GaussianPrior(_Faded):
     ):
         super().__init__(noise, tolerance, num_images)
         check_counts("GaussianPrior", 1, num_components=num_components)
+        check_seed("GaussianPrior.seed", seed)
         self._num_components, self._seed = num_components, seed
         self.has_divergence = num_components == 1 and noise != 0
 

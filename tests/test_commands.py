@@ -126,7 +126,10 @@ BAD_TRAINING = {
     "unwritable workdir": (["--workdir=/proc/nothing"], "cannot be written"),
     "a word for a number": (["--gin_param=train.num_steps = 'a'"], "train.num_steps='a'"),
     "no step a call": (["--gin_param=train.steps_per_call = 0"], "train.steps_per_call=0"),
-    "negative blur": (["--gin_param=BlurSchedule.sigma_blur_max = -1.0"], "must not be negative"),
+    "negative blur": (
+        ["--gin_param=BlurSchedule.sigma_blur_max = -1.0"],
+        "must be a number at least 0",
+    ),
     "no images at all": (["--gin_param=train.batch_size = 0"], "train.batch_size=0"),
     "no way to learn": (["--gin_param=Model.parametrisation = @PredictStep()"], "blur of K steps"),
     "unknown data": (["--gin_param=TFDSImages.name = 'digitz'"], "digitz"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,30 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(folders, tmp_path):
     assert once.keys() == twice.keys() and once["step"] == 20
     for name, value in once.items():
         np.testing.assert_array_equal(value, twice[name], err_msg=name)
+
+
+def test_what_the_link_damaged_is_named_and_a_stop_is_saved(folders, tmp_path):
+    def cut(name):
+        folder = shutil.copytree(folders / "lowered", tmp_path / name)
+        with open(folder / name, "r+b") as file:
+            file.truncate(100)
+        return folder
+
+    state = ["--minutes=1", f"--output={tmp_path}", f"--state={tmp_path / 'state'}"]
+    for name in ("images-00.xz", "train.mlir.gz", "state.npz", "lowered.json"):
+        result = run_afresh(script("run.py", str(cut(name)), *state))
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert f"{name} is lost or damaged" in result.stderr
+    process = subprocess.Popen(
+        script("run.py", str(folders / "lowered"), *state), stdout=subprocess.PIPE, text=True
+    )
+    shown = ""
+    for line in process.stdout:
+        shown += line
+        if "step 2: loss" in line:
+            process.terminate()
+    assert process.wait() == 143 and "stopped at step" in shown
+    assert (tmp_path / "state" / "state.npz").exists() and (tmp_path / "grid.png").exists()
 
 
 def test_the_state_is_that_of_the_librarys_own_steps(folders):

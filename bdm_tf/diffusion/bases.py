@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bdm_tf import files
 from bdm_tf.diffusion.products import float64_product, orthonormal_product
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.errors import UserError, check_between, check_counts
 
 # Beyond it float32's rounding of u, 6e-8, would show in the pixels.
 _LARGEST_CONDITION = 1e4
@@ -112,8 +112,8 @@ class PixelBasis(Basis):
     """
 
     def __init__(self, frequency_squared: float | None = None):
-        if frequency_squared is not None and not 0 <= frequency_squared < np.inf:
-            raise UserError(f"PixelBasis.{frequency_squared=} must be finite and at least 0")
+        if frequency_squared is not None:
+            check_between("PixelBasis.frequency_squared", frequency_squared, 0)
         self._frequency_squared = frequency_squared
 
     def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +146,7 @@ class HaarWavelet(Basis):
 
     def __init__(self, levels: int | None = None):
         if levels is not None:
-            check_counts("HaarWavelet", 1, levels=levels)
+            check_counts("HaarWavelet", 1, 32, levels=levels)
         self._levels = levels
 
     def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -210,6 +210,8 @@ class MatrixBasis(Basis):
     ):
         arrays = (rows, columns, row_frequencies, column_frequencies)
         if path is not None:
+            if not isinstance(path, str):
+                raise UserError(f"MatrixBasis.{path=} must be the name of a .npz file")
             if any(array is not None for array in arrays):
                 raise UserError(f"MatrixBasis has path={path} and arrays; give one or the other")
             arrays = _read(path)

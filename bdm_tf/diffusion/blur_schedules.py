@@ -11,7 +11,10 @@ import math
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import check_counts
+from bdm_tf.errors import UserError, check_between, check_counts, check_order, is_whole
+
+_WIDEST = 1e6  # in pixels
+_MOST = 10**6  # steps
 
 
 class Dissipation(abc.ABC):
@@ -30,9 +33,11 @@ class Dissipation(abc.ABC):
     num_steps: int | None = None
 
     def __init__(self, min_scale: float):
-        if not 0 <= min_scale < 1:
-            raise ValueError(f"min_scale={min_scale} must lie in [0, 1)")
+        self._check("min_scale", min_scale, 0, 1, without_high=True)
         self._min_scale = min_scale
+
+    def _check(self, name: str, value, low: float, high: float, **ends: bool) -> None:
+        check_between(f"{type(self).__name__}.{name}", value, low, high, **ends)
 
     @abc.abstractmethod
     def dissipation_time(self, t: tf.Tensor) -> tf.Tensor:
@@ -93,10 +98,9 @@ class BlurSchedule(Dissipation):
 
     def __init__(self, sigma_blur_max: float = 20.0, min_scale: float = 0.001, power: int = 2):
         super().__init__(min_scale)
-        if sigma_blur_max < 0:
-            raise ValueError(f"sigma_blur_max={sigma_blur_max} must not be negative")
-        if power not in (1, 2):
-            raise ValueError(f"power={power} must be 1 (sin) or 2 (sin^2)")
+        self._check("sigma_blur_max", sigma_blur_max, 0, _WIDEST)
+        if not is_whole(power) or power not in (1, 2):
+            raise UserError(f"BlurSchedule.{power=} must be 1 (sin) or 2 (sin^2)")
         self._sigma_blur_max = sigma_blur_max
         self._power = power
 
@@ -142,13 +146,11 @@ class LogBlur(Dissipation):
         min_scale: float = 0.0,
     ):
         super().__init__(min_scale)
-        if not 0 < sigma_blur_min < sigma_blur_max:
-            raise ValueError(
-                f"sigma_blur_min={sigma_blur_min} must be above 0 and below "
-                f"sigma_blur_max={sigma_blur_max}"
-            )
+        self._check("sigma_blur_max", sigma_blur_max, 0, _WIDEST, without_low=True)
+        self._check("sigma_blur_min", sigma_blur_min, 0, _WIDEST, without_low=True)
+        check_order("LogBlur", sigma_blur_min=sigma_blur_min, sigma_blur_max=sigma_blur_max)
         if num_steps is not None:
-            check_counts("LogBlur", 2, num_steps=num_steps)
+            check_counts("LogBlur", 2, _MOST, num_steps=num_steps)
         self.num_steps = num_steps
         self._start = 1.0 / num_steps if num_steps else 0.0
         self._tau_start = 0.5 * sigma_blur_min**2
@@ -197,11 +199,11 @@ class CumulativeBlur(Dissipation):
         min_scale: float = 0.0,
     ):
         super().__init__(min_scale)
-        if first <= 0 or not 0 <= increment <= first:  # or the cubic may fall in between
-            raise ValueError(
-                f"first={first} must be above 0, increment={increment} within [0, first]"
-            )
-        check_counts("CumulativeBlur", 1, num_steps=num_steps)
+        self._check("first", first, 0, _WIDEST, without_low=True)
+        self._check("increment", increment, 0, _WIDEST)
+        if increment > first:  # the cubic may fall in between
+            raise UserError(f"CumulativeBlur.{increment=} must be at most {first=}")
+        check_counts("CumulativeBlur", 1, _MOST, num_steps=num_steps)
         self.num_steps = num_steps
         # tau = linear t + square t^2 + cubic t^3
         self._linear = 0.5 * num_steps * (first**2 - first * increment + increment**2 / 6)

@@ -13,7 +13,11 @@ import math
 import gin
 import tensorflow as tf
 
+from bdm_tf.errors import check_between, check_order
+
 _HALVINGS = 30  # of [0, 1], to find a time to float32
+_STRONGEST = 1e6  # sigma
+_FARTHEST = 80.0  # log-SNR, whose exponential must be a float32
 
 
 class NoiseSchedule(abc.ABC):
@@ -82,8 +86,9 @@ class CosineSchedule(NoiseSchedule):
     """
 
     def __init__(self, logsnr_min: float = -10.0, logsnr_max: float = 10.0):
-        if logsnr_min >= logsnr_max:
-            raise ValueError(f"logsnr_min={logsnr_min} must be below logsnr_max={logsnr_max}")
+        check_between("CosineSchedule.logsnr_max", logsnr_max, -_FARTHEST, _FARTHEST)
+        check_between("CosineSchedule.logsnr_min", logsnr_min, -_FARTHEST, _FARTHEST)
+        check_order("CosineSchedule", logsnr_min=logsnr_min, logsnr_max=logsnr_max)
         self._phi_0 = math.atan(math.exp(-0.5 * logsnr_max))
         # pi/2 - phi_1, kept as such: cos(phi) near pi/2 is accurate only as the sine of this.
         self._psi_1 = math.atan(math.exp(0.5 * logsnr_min))
@@ -138,8 +143,7 @@ class ConstantNoise(NoiseSchedule):
     keeps_scale = True
 
     def __init__(self, sigma: float):
-        if sigma < 0:
-            raise ValueError(f"sigma={sigma} must not be negative")
+        check_between("ConstantNoise.sigma", sigma, 0, _STRONGEST)
         self._sigma, self.is_zero = sigma, sigma == 0
 
     def a_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -166,8 +170,9 @@ class GeometricNoise(NoiseSchedule):
     keeps_scale = True
 
     def __init__(self, sigma_min: float = 0.01, sigma_max: float = 0.1):
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"sigma_min={sigma_min} must be above 0, below sigma_max={sigma_max}")
+        check_between("GeometricNoise.sigma_max", sigma_max, 0, _STRONGEST, without_low=True)
+        check_between("GeometricNoise.sigma_min", sigma_min, 0, _STRONGEST, without_low=True)
+        check_order("GeometricNoise", sigma_min=sigma_min, sigma_max=sigma_max)
         self._log_min, self._rate = math.log(sigma_min), math.log(sigma_max / sigma_min)
 
     def a_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from bdm_tf.diffusion.bases import DCT, Basis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule, Dissipation
 from bdm_tf.diffusion.noise_schedules import CosineSchedule, NoiseSchedule
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between, check_flags, check_image_shape, check_kind
 
 
 @gin.register
@@ -44,10 +44,16 @@ class BlurringProcess:
         variance_preserving: bool = False,
         delta: float = 0.0,
     ):
+        check_image_shape("BlurringProcess.image_shape", image_shape)
         self.image_shape = tuple(image_shape)
-        self.basis = basis or DCT()
-        self._noise = noise or CosineSchedule()
-        self._blur = blur or BlurSchedule()
+        self.basis = DCT() if basis is None else basis
+        self._noise = CosineSchedule() if noise is None else noise
+        self._blur = BlurSchedule() if blur is None else blur
+        check_kind("BlurringProcess.basis", self.basis, Basis)
+        check_kind("BlurringProcess.noise", self._noise, NoiseSchedule)
+        check_kind("BlurringProcess.blur", self._blur, Dissipation)
+        check_flags("BlurringProcess", variance_preserving=variance_preserving)
+        check_between("BlurringProcess.delta", delta, 0, 1)
         self._variance_preserving, self._delta = variance_preserving, delta
         self.num_steps = self._blur.num_steps
         self.is_deterministic = self._noise.is_zero

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import gin
 import keras
 
+from bdm_tf.diffusion.bases import Basis
+from bdm_tf.errors import UserError, check_kind
 from bdm_tf.networks.unet import UNet
 
 
@@ -22,6 +24,9 @@ class FrequencyUNet(keras.layers.Layer):
         basis: whose coefficients the UNet sees, as a rule that of the process.
         network: makes the network inside from `image_shape` and `name`.
         name: of the layer.
+
+    Raises:
+        UserError: there is no basis, or nothing that makes a network.
     """
 
     def __init__(
@@ -31,6 +36,9 @@ class FrequencyUNet(keras.layers.Layer):
         network: Callable = UNet,
         name: str = "frequency_unet",
     ):
+        check_kind("FrequencyUNet.basis", basis, Basis)
+        if not callable(network):
+            raise UserError(f"FrequencyUNet.{network=} makes no network: give one like @UNet")
         super().__init__(name=name, autocast=False)
         self.basis = basis
         self.network = network(image_shape=image_shape, name=f"{name}_inside")

@@ -12,6 +12,7 @@ from bdm_tf.errors import UserError, check_between, check_counts, check_flags
 from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
 from bdm_tf.networks.group_norm import GroupNorm
 
+_MOST = 10_000
 _DTYPES = ("float32", "mixed_bfloat16")
 
 
@@ -53,8 +54,9 @@ class UNet(keras.layers.Layer):
         dtype: str = "float32",
         name: str = "unet",
     ):
-        check_counts("UNet", 1, channels=channels, num_res_blocks=num_res_blocks)
-        check_counts("UNet", 1, head_dim=head_dim, embedding_multiplier=embedding_multiplier)
+        check_counts("UNet", 1, _MOST, channels=channels, num_res_blocks=num_res_blocks)
+        check_counts("UNet", 1, _MOST, embedding_multiplier=embedding_multiplier)
+        check_counts("UNet", 1, head_dim=head_dim)
         check_between("UNet.dropout", dropout, 0, 0.99)
         check_flags("UNet", remat=remat)
         for parameter, values in {
@@ -64,7 +66,7 @@ class UNet(keras.layers.Layer):
             if not isinstance(values, (tuple, list)):
                 raise UserError(f"UNet.{parameter}={values!r} must be a list, such as (1, 2)")
             for value in values:
-                check_counts("UNet", 1, **{parameter: value})
+                check_counts("UNet", 1, _MOST, **{parameter: value})
         if not channel_multipliers:
             raise UserError("UNet.channel_multipliers=() must name a level at least, such as (1,)")
         if dtype not in _DTYPES:

@@ -4,15 +4,20 @@ python benchmarks/gpu/run.py lowered --output=back --minutes=8 --samples=10000
 
 goes on with the state that is in --state, trains until the time is up, draws samples, and writes
 into --output what is to be sent back: averaged weights and samples in files of 15 MiB at most, a
-grid, and log.txt. With --measure it only says how fast the step is. Needs JAX, NumPy and Pillow.
+grid, and log.txt. SIGTERM and Ctrl-C save and stop. With --measure it only says how fast the step is. Needs JAX, NumPy and Pillow.
 """
 
 import argparse
+import contextlib
 import gzip
 import json
+import lzma
 import os
+import signal
 import sys
 import time
+import zipfile
+import zlib
 
 import jax
 import numpy as np
@@ -25,6 +30,18 @@ from benchmarks.gpu.packing import unpack
 jax.config.update("jax_enable_x64", True)  # steps are counted in int64
 _FILE = 15 * 2**20  # bytes of arrays in a file that is sent back
 _GRID = 10  # images along a side
+# What files that came over a bad link can raise.
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, lzma.LZMAError, zlib.error)
+_DAMAGED += (zipfile.BadZipFile,)
+
+
+@contextlib.contextmanager
+def reading(path: str):
+    """Around what reads a file: the process ends with its name if it cannot be."""
+    try:
+        yield
+    except _DAMAGED as error:
+        sys.exit(f"error: {path} is lost or damaged ({error!r}): send it again")
 
 
 class Run:
@@ -37,7 +54,7 @@ class Run:
 
     def __init__(self, folder: str, log):
         self.folder, self.log = folder, log
-        with open(os.path.join(folder, "lowered.json")) as file:
+        with reading(path := os.path.join(folder, "lowered.json")), open(path) as file:
             self.told = json.load(file)
         self.device = jax.devices()[0]
         self.step = 0
@@ -50,8 +67,9 @@ class Run:
         if name not in self._programs:
             began = time.monotonic()
             known = self.told["programs"][name]
-            with gzip.open(os.path.join(self.folder, f"{name}.mlir.gz"), "rt") as file:
-                text = file.read()
+            with reading(path := os.path.join(self.folder, f"{name}.mlir.gz")):
+                with gzip.open(path, "rt") as file:
+                    text = file.read()
             self._programs[name] = Program(
                 text,
                 aliases=known["aliases"],
@@ -64,7 +82,7 @@ class Run:
 
     def begin(self) -> None:
         """Makes the state at step 0."""
-        with np.load(os.path.join(self.folder, "state.npz")) as arrays:
+        with reading(path := os.path.join(self.folder, "state.npz")), np.load(path) as arrays:
             there = dict(arrays)
         generator = np.random.default_rng(self.told["seed"])
         for how in self.told["state"]:
@@ -85,14 +103,13 @@ class Run:
         """Takes the state that `save` wrote; False if there is none."""
         if not os.path.exists(path):
             return False
-        with np.load(path) as arrays:
-            if str(arrays["run"]) != self.told["run"]:
-                sys.exit(
-                    f"error: {path} is of another run than {self.folder}; give another --state"
-                )
-            self.step = int(arrays["step"])
-            names = [how["name"] for how in self.told["state"]]
-            self.state = {name: self.put(arrays[name]) for name in names}
+        with reading(path), np.load(path) as arrays:
+            there = dict(arrays)
+        if str(there.get("run")) != self.told["run"]:
+            sys.exit(f"error: {path} is of another run than {self.folder}; give another --state")
+        self.step = int(there["step"])
+        names = [how["name"] for how in self.told["state"]]
+        self.state = {name: self.put(there[name]) for name in names}
         return True
 
     def save(self, path: str) -> None:
@@ -106,7 +123,7 @@ class Run:
         """uint8 `[N, H, W, C]` on the device: "images" or "evaluation"."""
         parts = []
         for name in self.told[kind]:
-            with open(os.path.join(self.folder, name), "rb") as file:
+            with reading(path := os.path.join(self.folder, name)), open(path, "rb") as file:
                 parts.append(unpack(file.read(), tuple(self.told["image_shape"])))
         return self.put(np.concatenate(parts))
 
@@ -187,14 +204,31 @@ def measure(run: Run, calls: int, matrix_size: int) -> None:
     run.log(f"bfloat16 matrix product of {matrix_size}: {rate:.3g} TFLOP/s")
 
 
+class StopRequest:
+    """Hears SIGTERM and Ctrl-C: `signal` is the number of the one that came."""
+
+    def __init__(self):
+        self.signal, self._numbers = 0, (signal.SIGTERM, signal.SIGINT)
+        for number in self._numbers:
+            signal.signal(number, self._hear)
+
+    def _hear(self, number, frame):
+        self.signal = number
+
+    def forget(self) -> None:
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def train(run: Run, options, deadline: float) -> None:
     """Trains until the deadline or --steps, saving now and then."""
     images = run.load_images("images")
+    stop = StopRequest()
     evaluated = run.load_images("evaluation") if "loss" in run.told["programs"] else None
     run.program("train"), run.program("sample")
     began, start, saved, waiting = time.monotonic(), run.step, time.monotonic(), []
     seconds = 0.0  # of a call, the longest
-    while time.monotonic() + seconds < deadline and run.step < options.steps:
+    while not stop.signal and time.monotonic() + seconds < deadline and run.step < options.steps:
         called = time.monotonic()
         records = run.train(images)
         if len(waiting) == 1:  # the device is never without a call
@@ -208,11 +242,15 @@ def train(run: Run, options, deadline: float) -> None:
             saved = time.monotonic()
     for last in waiting:
         report(run, last, began, start)
-    if run.step == start:
+    if run.step == start and not stop.signal:
         run.log(f"no step was taken from step {start}: compiling took all of --minutes, or --steps")
     if evaluated is not None:
         run.log(f"step {run.step}: evaluation loss {run.loss(evaluated):.5f}")
     send_back(run, options)
+    if stop.signal:
+        run.log(f"stopped at step {run.step}, saved in {options.state}; the same command goes on")
+        sys.exit(128 + stop.signal)
+    stop.forget()
 
 
 def report(run: Run, waited, began: float, start: int) -> None:
@@ -225,12 +263,12 @@ def report(run: Run, waited, began: float, start: int) -> None:
 
 
 def send_back(run: Run, options) -> None:
-    """Saves the state, and writes averaged weights and a grid."""
+    """Saves the state, and writes averaged weights and a grid in place of the last ones."""
     run.save(os.path.join(options.state, "state.npz"))
     weights = {n: np.asarray(v) for n, v in run.state.items() if n.startswith("ema_weights/")}
     about = {"step": np.int64(run.step), "run": np.array(run.told["run"])}
     in_files({**about, **weights}, "weights", options.output)
-    write_grid(run.sample(_GRID**2, 0), os.path.join(options.output, f"grid_{run.step:08d}.png"))
+    write_grid(run.sample(_GRID**2, 0), os.path.join(options.output, "grid.png"))
 
 
 def main() -> None:

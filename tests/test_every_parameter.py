@@ -1,0 +1,138 @@
+"""Every parameter of every part, given odd values: it works, or is refused by its name."""
+
+import inspect
+import os
+
+import gin
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bdm_tf import config, export  # noqa: F401, for gin
+from bdm_tf.errors import UserError
+from bdm_tf.fitted import prepare_prior
+from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.spectrum import measure_spectrum
+from bdm_tf.training import loop  # noqa: F401, for gin
+from tests import small_network  # noqa: F401, for gin
+from tests.conftest import ROOT, TINY
+
+SEARCH = [ROOT, os.path.join(ROOT, "gin")]
+VALUES = [
+    "-1",
+    "0",
+    "0.5",
+    str(10**30),
+    "1e30",
+    "None",
+    "'text'",
+    "True",
+    "[]",
+    "(1, 'a')",
+    "@UNet",
+]
+SHAPE = "Model.image_shape = (8, 8, 1)"
+BLUR, IHDM = ["digits.gin"], ["digits.gin", "base/ihdm.gin"]
+LOG = ["LogBlur.num_steps = 3", "sample.num_steps = 3"]
+COLD = ["digits.gin", "base/cold_diffusion.gin"]
+FEW = ["CumulativeBlur.num_steps = 3", "sample.num_steps = 3"]
+EYE = np.eye(8).tolist()
+# What puts each part into a model: gin files and bindings.
+PARTS = {
+    "DCT": (BLUR, []),
+    "HaarWavelet": (BLUR, ["BlurringProcess.basis = @HaarWavelet()"]),
+    "PixelBasis": (BLUR, ["BlurringProcess.basis = @PixelBasis()"]),
+    "MatrixBasis": (
+        BLUR,
+        [
+            "BlurringProcess.basis = @MatrixBasis()",
+            f"MatrixBasis.rows = {EYE}",
+            f"MatrixBasis.columns = {EYE}",
+        ],
+    ),
+    "BlurSchedule": (BLUR, []),
+    "CumulativeBlur": (COLD, FEW),
+    "LogBlur": (IHDM, LOG),
+    "ConstantNoise": (IHDM, LOG),
+    "CosineSchedule": (BLUR, []),
+    "GeometricNoise": (["digits.gin", "base/soft_diffusion.gin"], []),
+    "BlurringProcess": (BLUR, []),
+    "FittedGrid": (BLUR, []),
+    "KarrasGrid": (BLUR, ["AngleSampler.grid = @KarrasGrid()"]),
+    "PowerGrid": (BLUR, ["AngleSampler.grid = @PowerGrid()"]),
+    "Model": (BLUR, []),
+    "sample": (BLUR, []),
+    "FrequencyUNet": (
+        BLUR,
+        [
+            "FrequencyUNet.basis = @DCT()",
+            "Model.network = @FrequencyUNet",
+            "FrequencyUNet.network = @Convolutions",
+        ],
+    ),
+    "UNet": (BLUR, ["Model.network = @UNet"]),
+    "StepMSE": (IHDM, LOG),
+    "PredictPreconditioned": (BLUR, []),
+    "BlurredImages": (IHDM, LOG),
+    "GaussianPrior": (["digits.gin", "base/soft_diffusion.gin"], []),
+    "DynamicThreshold": (BLUR, ["sample.projection = @DynamicThreshold()"]),
+    "SpectralClip": (BLUR, ["sample.projection = @SpectralClip()"]),
+    "AncestralSampler": (BLUR, ["sample.sampler = @AncestralSampler()"]),
+    "AngleSampler": (BLUR, []),
+    "DDIMSampler": (BLUR, ["sample.sampler = @DDIMSampler()"]),
+    "DPMSolver2MSampler": (BLUR, ["sample.sampler = @DPMSolver2MSampler()"]),
+    "HeunSampler": (BLUR, ["sample.sampler = @HeunSampler()"]),
+    "IHDMSampler": (IHDM, LOG),
+    "MomentumSampler": (["digits.gin", "base/soft_diffusion.gin"], []),
+    "NaiveSampler": (COLD, [*FEW, "sample.sampler = @NaiveSampler()"]),
+}
+
+
+def parameters_of(owner):
+    kind = gin.get_configurable(owner)
+    called = kind.__init__ if inspect.isclass(kind) else kind
+    names = [n for n, p in inspect.signature(called).parameters.items() if p.kind != p.VAR_KEYWORD]
+    given = ("image_shape",) if owner != "Model" else ()  # by who makes it
+    return [n for n in names if n not in ("self", "args", "name", *given)]
+
+
+CASES = [(owner, name) for owner in PARTS for name in parameters_of(owner)]
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
+
+
+def use(tmp_path):
+    """Builds the model, and learns and samples with it once."""
+    model = build_model()
+    settings = build_sample_settings(model)
+    prepare_prior(model, str(tmp_path), lambda: iter([IMAGES]))
+    model.use_spectrum(measure_spectrum(lambda: iter([IMAGES]), model.process.basis), "these")
+    x = tf.zeros([1, *model.image_shape])
+    t = model.times_at(tf.constant([0.5]))
+    loss = model.objective(model.learner(), x, t, tf.ones_like(x), tf.constant([0, 0]))
+    settings.sampler(
+        model.denoiser(settings.projection),
+        shape=(1, *model.image_shape),
+        seed=[0, 0],
+        num_steps=min(settings.num_steps, 3),
+    )
+    return loss
+
+
+@pytest.mark.parametrize("owner, name", CASES, ids=[".".join(case) for case in CASES])
+def test_a_part_takes_or_refuses(owner, name, tmp_path):
+    files, bindings = PARTS[owner]
+    problems = []
+    for i, value in enumerate(VALUES):
+        gin.clear_config()
+        base = [*TINY, SHAPE, "Model.network = @Convolutions", "sample.num_steps = 3", *bindings]
+        where = tmp_path / str(i)
+        where.mkdir()
+        try:
+            config.parse(files, [*base, f"{owner}.{name} = {value}"], SEARCH)
+            use(where)
+        except UserError as error:
+            if name not in error.message:
+                problems.append(f"{value}: {error.message}")
+        except Exception as error:
+            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
+    assert not problems, "\n".join(problems)
