@@ -42,6 +42,7 @@ class Workdir:
         self.checkpoints = self._file("checkpoints")
         self._reason = self._file("failed.txt")
         self._writer: tf.summary.SummaryWriter | None = None
+        self._restored_step = 0
         if not writes:
             return
         try:
@@ -157,9 +158,13 @@ class Workdir:
         return {d.name: [d.there, d.here] for d in changed}
 
     def forget_after(self, step: int) -> None:
-        """Cuts metrics.jsonl back to a step: what comes later is about to be computed again."""
+        """Cuts metrics.jsonl back to a step: what comes later is about to be computed again.
+
+        TensorBoard does the same once something new is written for it.
+        """
         if not self.writes:
             return
+        self._restored_step = step
         history = read_history(self.path)
         if history.move_back(step):
             history.write(self.path)
@@ -195,6 +200,14 @@ class Workdir:
     def _summaries(self) -> tf.summary.SummaryWriter:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._file("logs"))
+            # TensorBoard takes the first start of a folder for a beginning and every later one for a
+            # restart, at which it drops what it has from that step on.
+            start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+            event = tf.compat.v1.Event(
+                wall_time=time.time(), step=self._restored_step + 1, session_log=start
+            )
+            resource = self._writer._resource  # no public name
+            tf.raw_ops.ImportEvent(writer=resource, event=event.SerializeToString())
         return self._writer
 
     def _file(self, *names: str) -> str:

@@ -1,11 +1,14 @@
 """A workdir's files and its lock, when something has befallen them."""
 
+import json
 import os
 import shutil
 import threading
 
+import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from bdm_tf.errors import TryAgain, UserError
 from bdm_tf.training.workdir import Workdir
@@ -19,6 +22,23 @@ def test_a_line_of_metrics_that_was_cut_is_forgotten(end, tmp_path):
     files.forget_after(2)
     assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
     files.close()
+
+
+def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
+    for number, (start, end) in enumerate([(0, 6), (4, 7), (2, 3), (2, 5)]):
+        files = Workdir(str(tmp_path))
+        files.forget_after(start)
+        for step in range(start + 1, end + 1):
+            files.write_metrics(step, {"loss": end + step / 10})
+        files.write_samples(end, np.zeros([1, 8, 8, 1], np.uint8))
+        files.close()
+        for log in (tmp_path / "logs").glob("*.v2"):  # in order, also within a second
+            log.rename(log.with_name(f"events.out.tfevents.{number}"))
+    shown = EventAccumulator(str(tmp_path / "logs"), size_guidance={"tensors": 0}).Reload()
+    losses = [(event.step, tf.make_ndarray(event.tensor_proto)) for event in shown.Tensors("loss")]
+    rows = [json.loads(line) for line in lines(tmp_path)]
+    np.testing.assert_allclose(losses, [(row["step"], row["loss"]) for row in rows], rtol=1e-6)
+    assert [event.step for event in shown.Tensors("samples")] == [5]
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\x00", b"\xff\xfe"])
