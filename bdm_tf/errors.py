@@ -143,7 +143,8 @@ def _made_of(kind: type) -> list[str]:
 def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[list[str]], None]:
     """Wraps a command's `main`, which returns its exit status; a `UserError` is a message and 1.
 
-    Any other error is a stack trace and 1.
+    Any other error is a stack trace and 1. TensorFlow takes a GPU's memory as it needs it, so that
+    commands can share one, unless TF_FORCE_GPU_ALLOW_GROWTH is set to something else.
 
     The process ends here and at once: the interpreter's end waits for input pipelines, whose
     threads wait for the interpreter where they read images with Python, for ever.
@@ -152,6 +153,7 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
         use_lasting_streams()
+        os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # read when a GPU is first used
         try:
             status = main(argv) or 0
         except UserError as error:

@@ -155,6 +155,21 @@ def test_a_process_ends_at_once(script, status, word):
     assert result.returncode == status and word in result.stderr, result.stderr
 
 
+GROWTH = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from bdm_tf.errors import exits_on_user_error
+exits_on_user_error(lambda argv: print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"]))([])
+"""
+
+
+@pytest.mark.parametrize("given, found", [(None, "true"), ("false", "false")])
+def test_commands_share_a_gpu_unless_told_otherwise(given, found, monkeypatch):
+    if given:
+        monkeypatch.setenv("TF_FORCE_GPU_ALLOW_GROWTH", given)
+    assert run([sys.executable, "-c", GROWTH, ROOT]).stdout == f"{found}\n"
+
+
 NAN = """
 import sys
 import tensorflow as tf

@@ -5,6 +5,10 @@ import subprocess
 import sys
 
 import numpy as np
+import tensorflow as tf
+
+from bdm_tf import figures
+from bdm_tf.saved_models import load_saved_model
 
 SCRIPT = """
 import sys
@@ -55,3 +59,19 @@ def test_saved_model_cli_runs_it(tmp_path, finished_run):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert np.load(tmp_path / "images.npy").shape == (2, 8, 8, 1)
+
+
+def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monkeypatch):
+    enabled, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
+
+    def load_watched(path):
+        model = load_saved_model(path)
+        draw = model.sample
+        model.sample = lambda **given: seen.append(enabled()) or draw(**given)
+        return model
+
+    monkeypatch.setattr(figures, "load_saved_model", load_watched)
+    output = str(tmp_path / "images.npz")
+    saved_model = os.path.join(finished_run, "saved_model")
+    figures.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
+    assert seen == [False] and enabled()

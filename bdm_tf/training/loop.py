@@ -113,7 +113,8 @@ def train(
         async_checkpoints: whether training goes on while checkpoints are written.
         init_from: a workdir or a checkpoint whose averaged weights a new run begins with.
         eval_images: at most so many images of the evaluation split are used.
-        sample_images: how many images the grids drawn during training have.
+        sample_images: how many images the grids drawn during training have; a replica draws as many
+            at a time as it trains with.
         sample_sampler, sample_num_steps, sample_projection: how they are drawn; None is as `sample`
             does.
 
@@ -210,6 +211,7 @@ def train(
                 f"{len(eval_array)} evaluation images are too few for {replicas} replicas: more "
                 "train.eval_images, if the data have them, or train.eval_every = 0"
             )
+    at_a_time = batch_size // (replicas * accumulation_steps)  # what fits in memory
     run = Run(
         trainer=trainer,
         state=state,
@@ -225,7 +227,7 @@ def train(
         ),
         learning_rate=lambda step: float(rate(step)),
         eval_loss=lambda: trainer.eval_loss(eval_array),
-        preview=previewer(model, preview, strategy, sample_images, seed),
+        preview=previewer(model, preview, strategy, sample_images, seed, at_a_time),
         data_failure=lambda: images.failure,
     )
 

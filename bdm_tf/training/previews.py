@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError, check_kind
+from bdm_tf.figures import without_tensor_float_32
 from bdm_tf.model import Model, SampleSettings
 from bdm_tf.projections import Projection, SpectralClip
 from bdm_tf.replicas import on_replicas
@@ -45,9 +47,16 @@ def preview_settings(
 
 
 def previewer(
-    model: Model, settings: SampleSettings, strategy: tf.distribute.Strategy, count: int, seed: int
+    model: Model,
+    settings: SampleSettings,
+    strategy: tf.distribute.Strategy,
+    count: int,
+    seed: int,
+    at_a_time: int,
 ) -> Callable[[], np.ndarray]:
-    """A function that draws uint8 samples, the same noise every time.
+    """A function that draws uint8 samples `[count, H, W, C]`, the same noise every time.
+
+    They are multiplied without TensorFloat-32, as `launch/sample.py` does.
 
     Args:
         model: whose averaged weights draw.
@@ -55,14 +64,17 @@ def previewer(
         strategy: whose replicas share the work.
         count: how many images.
         seed: an integer.
+        at_a_time: how many a replica draws at a time, at most.
     """
     replicas = strategy.num_replicas_in_sync
-    share = -(-count // replicas)
+    turns = max(1, math.ceil(count / (replicas * at_a_time)))
+    chunk = math.ceil(count / (replicas * turns))
+    firsts = np.arange(turns * replicas, dtype=np.int32) * chunk
 
     def on_replica(first):
         x = settings.sampler(
             model.denoiser(settings.projection),
-            shape=(share, *model.image_shape),
+            shape=(chunk, *model.image_shape),
             seed=tf.constant([0, seed]),
             num_steps=tf.constant(settings.num_steps),
             first=first[0],
@@ -70,4 +82,9 @@ def previewer(
         return to_uint8(x)
 
     draw = on_replicas(strategy, on_replica)
-    return lambda: draw(np.arange(replicas, dtype=np.int32) * share)[:count]
+
+    def preview():
+        with without_tensor_float_32():
+            return np.concatenate([draw(part) for part in np.split(firsts, turns)])[:count]
+
+    return preview

@@ -200,7 +200,7 @@ class Workdir:
     def _summaries(self) -> tf.summary.SummaryWriter:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._file("logs"))
-            # TensorBoard takes the first start of a folder for a beginning and every later one for a
+            # TensorBoard takes a folder's first start for the beginning and every later one for a
             # restart, at which it drops what it has from that step on.
             start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
             event = tf.compat.v1.Event(
