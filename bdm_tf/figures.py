@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bdm_tf.files import check_writable, write_atomically, write_npz
-from bdm_tf.saved_models import check_steps, load_saved_model, model_info
+from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -61,7 +61,9 @@ def sample_to_file(
             or `output` cannot be written.
     """
     check_writable(output)
-    check_steps(model_info(saved_model), num_steps, "--num_steps")
+    info = model_info(saved_model)
+    check_steps(info, num_steps, "--num_steps")
+    warn_of_few_steps(info, num_steps)
     model = load_saved_model(saved_model)
     with without_tensor_float_32():
         images = model.sample(

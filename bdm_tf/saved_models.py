@@ -6,6 +6,7 @@ import json
 import os
 
 import tensorflow as tf
+from absl import logging
 
 from bdm_tf.errors import UserError, first_line
 
@@ -64,4 +65,27 @@ def check_steps(info: dict, num_steps: int, name: str) -> None:
     if num_steps and not fewest <= num_steps <= (most or num_steps):
         raise UserError(
             f"{name}={num_steps}: this model takes {info['other_num_steps']}; 0 is its own number"
+        )
+
+
+def warn_of_few_steps(info: dict, num_steps: int) -> None:
+    """Warns where black and white pixels may come in place of images.
+
+    A model that predicts eps divides by alpha_t, and long steps do not forget its errors; a bound
+    for each frequency holds them (docs/few_steps.md).
+
+    Args:
+        info: its `model_info`.
+        num_steps: sampling steps; 0 is the model's own number.
+    """
+    bound = info.get("projection", "NoProjection")
+    at_risk = info.get("parametrisation") == "PredictEps" and bound in ("NoProjection", "PixelClip")
+    if at_risk and 0 < num_steps < info["num_steps"]:
+        logging.warning(
+            "%d steps may be too few: this model was exported for %d, predicts eps, and %s does "
+            "not hold its errors. What does, for each frequency: "
+            'launch/export.py --gin_param="sample.projection = @SpectralClip()"',
+            num_steps,
+            info["num_steps"],
+            bound,
         )

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import figures
-from bdm_tf.saved_models import load_saved_model
+from bdm_tf.saved_models import load_saved_model, model_info, warn_of_few_steps
 
 SCRIPT = """
 import sys
@@ -75,3 +75,14 @@ def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monke
     saved_model = os.path.join(finished_run, "saved_model")
     figures.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
     assert seen == [False] and enabled()
+
+
+def test_few_steps_of_a_model_that_predicts_eps_are_warned_of(finished_run, caplog):
+    own = model_info(os.path.join(finished_run, "saved_model"))
+    paper = own | {"parametrisation": "PredictEps", "num_steps": 250}
+    bounded = paper | {"projection": "SpectralClip"}
+    for info, num_steps in ((own, 1), (paper, 0), (paper, 250), (bounded, 10)):
+        warn_of_few_steps(info, num_steps)
+    assert not caplog.records
+    warn_of_few_steps(paper, 10)
+    assert "10 steps may be too few: this model was exported for 250" in caplog.text
