@@ -2,6 +2,9 @@
 
 import os
 
+from bdm_tf.interrupts import end_at_once
+
+end_at_once()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging

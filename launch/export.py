@@ -5,6 +5,9 @@ With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwi
 
 import os
 
+from bdm_tf.interrupts import end_at_once
+
+end_at_once()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging

@@ -5,6 +5,9 @@ The status is 0 if the step compiles and fits into the chip's memory, else 1.
 
 import os
 
+from bdm_tf.interrupts import end_at_once
+
+end_at_once()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app, flags, logging

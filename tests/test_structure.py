@@ -8,6 +8,7 @@ from tests.conftest import ROOT
 
 # From the ground up; a module may import what stands before it, or its own folder.
 FLOORS = [
+    "bdm_tf.interrupts",
     "bdm_tf.terminal",
     "bdm_tf.errors",
     "bdm_tf.paths",

@@ -11,6 +11,7 @@ import numpy as np
 from bdm_tf.data.images import Images, InMemoryImages, RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
 from bdm_tf.errors import UserError
+from bdm_tf.interrupts import cleaning_up
 
 
 @gin.register
@@ -137,7 +138,8 @@ def prepared_builder(name: str, data_dir: str | None):
             tfds.disable_progress_bar()  # it takes a moment
         else:
             _check_network(name, directory)
-        builder.download_and_prepare(file_format="tfrecord")
+        with cleaning_up():
+            builder.download_and_prepare(file_format="tfrecord")
     except UserError:
         raise
     except Exception as error:  # whatever a download or a disk can raise

@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM while a command has nothing to save: it ends, wherever it is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+
+def end_at_once() -> None:
+    """From now on Ctrl-C and SIGTERM end this process, with status 130 and 143.
+
+    Python's own `KeyboardInterrupt` may come up in an import or between two halves of a lock, where
+    it is lost or leaves the lock held for ever. A signal that is ignored stays so.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+@contextlib.contextmanager
+def cleaning_up() -> Iterator[None]:
+    """Around what removes its own half-written files: there Ctrl-C is a `KeyboardInterrupt`."""
+    ours = signal.getsignal(signal.SIGINT) is _end
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(number, _frame) -> None:
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        os.write(2, b"\ninterrupted\n")
+    os._exit(128 + number)

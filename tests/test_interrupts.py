@@ -1,0 +1,74 @@
+"""Ctrl-C and SIGTERM at a command's start: it ends, whatever it is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, run_afresh, train_command
+
+
+def start(arguments):
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def ending(process, number):
+    """What was written to stderr after a signal; one that is not heard is a `TimeoutExpired`."""
+    process.send_signal(number)
+    try:
+        _, written = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number, written
+    assert "interrupted" in written and "Traceback" not in written, written
+
+
+def test_ctrl_c_ends_the_reading_of_a_folder_whose_images_never_come(tmp_path):
+    folder, workdir = tmp_path / "images", tmp_path / "run"
+    folder.mkdir()
+    for i in range(40):  # each thread waits for somebody who writes
+        os.mkfifo(folder / f"{i}.png")
+    process = start(
+        train_command(workdir, folder, "ImageFolder.image_size = 8", gin_file="folder.gin")
+    )
+    assert f"{folder}: 40 images" in process.stdout.readline()
+    ending(process, signal.SIGINT)
+    assert not (workdir / "config.gin").exists()  # by which it would be claimed
+
+
+def test_sigterm_ends_imports(tmp_path):
+    python, *arguments = train_command(tmp_path, tmp_path)
+    process = start([python, "-X", "importtime", *arguments])
+    while "absl.flags._exceptions" not in process.stderr.readline():  # the first of many
+        assert process.poll() is None
+    ending(process, signal.SIGTERM)
+
+
+CLEANING = """
+import os, signal
+from bdm_tf.interrupts import cleaning_up, end_at_once
+end_at_once()
+try:
+    with cleaning_up():
+        os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("clean", flush=True)
+os.kill(os.getpid(), signal.SIGINT)
+"""
+IGNORING = """
+import os, signal
+from bdm_tf.interrupts import end_at_once
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+end_at_once()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+@pytest.mark.parametrize("script, status, out", [(CLEANING, 130, "clean\n"), (IGNORING, 0, "")])
+def test_what_is_half_written_is_removed_and_what_is_ignored_stays_so(script, status, out):
+    result = run_afresh(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script], timeout=60)
+    assert (result.returncode, result.stdout) == (status, out), result.stderr
