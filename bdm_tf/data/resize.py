@@ -13,6 +13,7 @@ from bdm_tf.errors import UserError
 # Pillow's own limits are for uploads of strangers; these are the user's images.
 Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+VERSION = 2  # goes up when the same file becomes other pixels
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,7 +60,11 @@ def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
 
 def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     """Turns, converts, resizes and centre-crops a Pillow image to uint8 `[H, W, channels]`."""
+    height, width = size
     orientation = image.getexif().get(_ORIENTATION)
+    on_its_side = orientation in (5, 6, 7, 8)
+    # Of a JPEG, 1/2, 1/4 or 1/8 is decoded where that is still twice the target: 4 times as fast.
+    image.draft(None, (2 * height, 2 * width) if on_its_side else (2 * width, 2 * height))
     if orientation in _TURNS:  # `ImageOps.exif_transpose` stumbles over other tags
         image = image.transpose(_TURNS[orientation])
     if image.mode.startswith("I"):  # 16 bits, "I" before Pillow 11; it would clip, not scale them
@@ -68,7 +73,6 @@ def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("L" if channels == 1 else "RGB")
-    height, width = size
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(height, width, channels)

@@ -1,5 +1,7 @@
 """Images of any size to one size: Pillow outside, TensorFlow inside the graph."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,25 @@ def test_grey_becomes_colour_and_colour_becomes_grey(size):
     for to_grey in (fit(as_pillow(colour), size, 1), fit_tensor(colour, size, 1).numpy()):
         assert to_grey.shape == (*size, 1)
         np.testing.assert_allclose(to_grey.mean(), luma, atol=3)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(
+    "orientation, target, decoded",
+    [(1, (30, 40), (80, 60)), (6, (40, 30), (80, 60)), (8, (30, 40), (160, 120))],
+)
+def test_of_a_large_jpeg_no_more_is_decoded_than_shows(mode, orientation, target, decoded):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    written = io.BytesIO()
+    rough = smooth(480, 640, 3) // 2 + np.random.default_rng(0).integers(0, 99, (480, 640, 1))
+    picture = Image.fromarray(rough.astype(np.uint8)).convert(mode)
+    picture.save(written, "JPEG", quality=95, exif=exif)
+    whole, part = Image.open(written), Image.open(io.BytesIO(written.getvalue()))
+    whole.load()  # after which it is too late for a part
+    difference = fit(part, target, 3).astype(int) - fit(whole, target, 3)
+    assert part.size == decoded and whole.size == (640, 480)
+    assert np.abs(difference).max() <= 3 and np.abs(difference).mean() < 0.5
 
 
 @pytest.mark.parametrize("mode", ["I", "I;16"])
