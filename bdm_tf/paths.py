@@ -25,6 +25,12 @@ def check_literal(name: str, path: str) -> None:
         )
 
 
+def default_cache_dir() -> str:
+    """The user's own cache folder, where what can be made again is kept."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(caches, "bdm_tf")
+
+
 def define_path(name: str, default: str | None, help: str, *, literal: bool = False):
     """`flags.DEFINE_string` for a path, in which `~` is the home folder.
 

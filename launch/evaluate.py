@@ -10,7 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app, flags, logging
 
 from bdm_tf.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.paths import define_path
+from bdm_tf.paths import default_cache_dir, define_path
 from bdm_tf.terminal import parse_flags
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -36,7 +36,7 @@ _ON_CORRUPT_IMAGE = flags.DEFINE_enum(
 )
 _CACHE_DIR = define_path(
     "cache_dir",
-    os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bdm_tf"),
+    default_cache_dir(),
     "Where statistics of real images are kept.",
 )
 _TRAIN_STATISTICS = define_path(

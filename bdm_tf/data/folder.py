@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
 import gin
 import numpy as np
 import tensorflow as tf
 from absl import logging
-from tqdm import tqdm
 
+from bdm_tf.data.cache import read_images
 from bdm_tf.data.images import FileImages, Images, InMemoryImages
-from bdm_tf.data.resize import checked_size, decode_file
+from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.errors import UserError, first_line
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
@@ -33,7 +32,8 @@ class ImageFolder:
     If the folder holds `train/` or `training/`, that is the training split, and the first of
     `test/`, `testing/`, `val/`, `valid/`, `validation/`, `dev/` and `eval/` the evaluation split,
     in any case; otherwise every image below it is training data. Hidden files and folders, runs of
-    this library and what a link leads back to are left out; a line says what was found.
+    this library and what a link leads back to are left out; a line says what was found. Resized
+    images that are held in memory are kept in the user's cache folder for the next start.
 
     Args:
         image_size: `H = W`, or `(H, W)`: images are resized to cover it and centre-cropped.
@@ -109,11 +109,8 @@ class ImageFolder:
         shape = (*self._size, self._channels)
         skip = on_corrupt_image == "skip"
         if len(paths) * float(np.prod(shape)) > self._max_bytes:
-            return FileImages(paths, shape, self._decode, skip)
-        with ThreadPoolExecutor() as pool:
-            results = pool.map(self._decoded_or_error, paths)
-            loaded = list(tqdm(results, f"reading {folder}", len(paths), unit="img", delay=2))
-        errors = [image for image in loaded if isinstance(image, ValueError)]
+            return FileImages(paths, shape, self._decode, skip, decoded_as=f"resize {VERSION}")
+        array, errors = read_images(folder, paths, shape, self._decode)
         if errors and not skip:
             raise UserError(
                 f"{errors[0]} ({len(errors)} such file(s)): remove it, or give "
@@ -121,19 +118,12 @@ class ImageFolder:
             )
         for error in errors:
             logging.warning("skipped: %s", error)
-        images = [image for image in loaded if not isinstance(image, ValueError)]
-        if not images:
+        if not len(array):
             raise UserError(f"none of the {len(paths)} files in {folder} is a readable image")
-        return InMemoryImages(np.stack(images), files=paths)
+        return InMemoryImages(array, files=paths)
 
     def _decode(self, path: str) -> np.ndarray:
         return decode_file(path, self._size, self._channels)
-
-    def _decoded_or_error(self, path: str):
-        try:
-            return self._decode(path)
-        except ValueError as error:
-            return error
 
 
 def subfolders(folder: str) -> list[str]:

@@ -152,6 +152,7 @@ class FileImages(_IndexedImages):
         image_shape: `(H, W, C)`.
         read: `read(path) -> uint8 [H, W, C]`; raises for a file that is no image.
         skip_corrupt: replace a file that cannot be read by the next that can, with a warning.
+        decoded_as: what `read` makes of a file, in words, for `content_key`.
     """
 
     def __init__(
@@ -160,11 +161,13 @@ class FileImages(_IndexedImages):
         image_shape: tuple[int, int, int],
         read: Callable[[str], np.ndarray],
         skip_corrupt: bool,
+        decoded_as: str = "",
     ):
         self.num_images = len(paths)
         self.image_shape = image_shape
         self._paths, self._read_file, self._skip = paths, read, skip_corrupt
         self._skipped: set[str] = set()
+        self._decoded_as = decoded_as
 
     def eval_images(self, num_images):
         return np.stack([self._read_one(i) for i in range(min(num_images, self.num_images))])
@@ -175,7 +178,8 @@ class FileImages(_IndexedImages):
             yield np.stack([self._read_one(i) for i in range(start, stop)])
 
     def content_key(self):
-        return _sha256(self.image_shape, map(_content, self._paths))
+        kind = [self._decoded_as.encode()]
+        return _sha256(self.image_shape, chain(kind, map(_content, self._paths)))
 
     def source_key(self):
         return _names_and_sizes(self._paths)
