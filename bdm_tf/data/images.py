@@ -220,6 +220,7 @@ class RecordImages(Images):
         image_shape: `(H, W, C)`.
         decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
         decoded_as: what `decode` takes from a record, in words, for `content_key`.
+        read: `read(path)` -> the dataset of a file's encoded records.
     """
 
     def __init__(
@@ -229,10 +230,11 @@ class RecordImages(Images):
         image_shape: tuple[int, int, int],
         decode: Callable[[tf.Tensor], tf.Tensor],
         decoded_as: str = "",
+        read: Callable[[tf.Tensor], tf.data.Dataset] = tf.data.TFRecordDataset,
     ):
         self.num_images, self.image_shape = num_images, image_shape
         self._paths, self._skips, self._takes = zip(*shards)
-        self._decode, self._decoded_as = decode, decoded_as
+        self._decode, self._decoded_as, self._read = decode, decoded_as, read
 
     def train_batches(self, *, batch_size, seed, first_step, rows=None):
         low, high = rows or (0, batch_size)
@@ -260,7 +262,7 @@ class RecordImages(Images):
 
     def _records(self) -> tf.data.Dataset:
         shards = tf.data.Dataset.from_tensor_slices(self._tables())
-        return shards.flat_map(_read_shard)
+        return shards.flat_map(self._shard)
 
     def _decoded(self) -> tf.data.Dataset:
         return self._records().map(
@@ -281,10 +283,13 @@ class RecordImages(Images):
         shards = tf.data.Dataset.from_tensor_slices(
             tuple(tf.gather(table, order) for table in self._tables())
         )
-        records = shards.interleave(_read_shard, cycle_length=16)
+        records = shards.interleave(self._shard, cycle_length=16)
         buffer = min(SHUFFLE_BUFFER, self.num_images)
         tf.random.set_seed(1)  # this graph's, in place of the global one
         return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
+
+    def _shard(self, path, skip, take):
+        return self._read(path).skip(skip).take(take)
 
 
 def _sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str:
@@ -310,7 +315,3 @@ def _names_and_sizes(paths: Sequence[str]) -> str:
 def _content(path: str) -> bytes:
     with tf.io.gfile.GFile(path, "rb") as file:
         return file.read()
-
-
-def _read_shard(path, skip, take):
-    return tf.data.TFRecordDataset(path).skip(skip).take(take)

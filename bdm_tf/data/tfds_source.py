@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
 
 import gin
 import numpy as np
+import tensorflow as tf
 
 from bdm_tf.data.images import Images, InMemoryImages, RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
 from bdm_tf.errors import UserError
 from bdm_tf.interrupts import cleaning_up
+
+# What the file formats of TFDS that are not TFRecord are read with.
+_FORMAT_MODULES = {
+    "array_record": "array_record.python.array_record_data_source",
+    "parquet": "pyarrow.parquet",
+    "riegeli": "riegeli.tensorflow.ops.riegeli_dataset_ops",
+}
 
 
 @gin.register
@@ -105,7 +114,8 @@ class TFDSImages:
             return fit_tensor(features.deserialize_example(record)[key], shape[:2], shape[2])
 
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
-        images = RecordImages(shards, split_info.num_examples, shape, decode, decoded_as=key)
+        read = _record_reader(builder)
+        images = RecordImages(shards, split_info.num_examples, shape, decode, key, read)
         images.description = {
             "data_set": self._name,
             "version": str(builder.version),
@@ -129,9 +139,7 @@ def prepared_builder(name: str, data_dir: str | None):
     directory = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
     builder = _known_builder(tfds, name, directory)
     if builder.info.splits:
-        stored = builder.info.file_format
-        if stored != tfds.core.FileFormat.TFRECORD:
-            raise UserError(f"{builder.data_dir} is stored as {stored.value}, must be tfrecord")
+        _check_format(name, builder)
         return builder
     try:
         if name == "digits":
@@ -145,6 +153,41 @@ def prepared_builder(name: str, data_dir: str | None):
     except Exception as error:  # whatever a download or a disk can raise
         raise UserError(_missing(name, directory, str(error))) from error
     return builder
+
+
+def _check_format(name: str, builder) -> None:
+    """Fails for files whose format cannot be read here."""
+    stored = builder.info.file_format.value
+    try:
+        importlib.import_module(_FORMAT_MODULES.get(stored, "tensorflow"))
+    except ImportError as error:
+        raise UserError(
+            f"{builder.data_dir} is stored as {stored}, which cannot be read here ({error}).\n"
+            f"Install what reads it, or run `{_build_command(name)}` with another folder for DIR "
+            "and give --data_dir=DIR."
+        ) from error
+
+
+def _record_reader(builder):
+    """Path of a file -> the dataset of its encoded records, in its format."""
+    from tensorflow_datasets.core import file_adapters
+
+    stored = builder.info.file_format
+    if stored.value == "array_record":  # TFDS has no such dataset
+        return _array_records
+    return file_adapters.ADAPTER_FOR_FORMAT[stored].make_tf_data
+
+
+def _array_records(path: tf.Tensor) -> tf.data.Dataset:
+    from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+    def records(path: bytes):
+        source = ArrayRecordDataSource([path.decode()])
+        for i in range(len(source)):
+            yield source[i]
+
+    record = tf.TensorSpec([], tf.string)
+    return tf.data.Dataset.from_generator(records, args=(path,), output_signature=record)
 
 
 def _known_builder(tfds, name: str, directory: str):
@@ -184,12 +227,16 @@ def _check_network(name: str, directory: str) -> None:
         raise UserError(_missing(name, directory, f"no network ({error})")) from error
 
 
-def _missing(name: str, directory: str, reason: str) -> str:
-    build = f"tfds build {name} --data_dir=DIR"
+def _build_command(name: str) -> str:
     if name.startswith("lsun"):  # TFDS's own builder needs tensorflow_io
         call = f"import bdm_tf.data.tfds_source as s; s.prepared_builder('{name}', 'DIR')"
-        build = f'python -c "{call}"'
+        return f'python -c "{call}"'
+    return f"tfds build {name} --data_dir=DIR --file_format=tfrecord"
+
+
+def _missing(name: str, directory: str, reason: str) -> str:
     return (
         f"the data set {name!r} is not in {directory} and could not be fetched: {reason}.\n"
-        f"Run `{build}` on a machine with a network, copy DIR here and give --data_dir=DIR."
+        f"Run `{_build_command(name)}` on a machine with a network, copy DIR here and give "
+        "--data_dir=DIR."
     )

@@ -32,9 +32,9 @@ class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield i, example(i)
 
 
-def prepare(name, data_dir):
+def prepare(name, data_dir, file_format="tfrecord"):
     kind = type(name, (Small,), {"name": name, "__module__": __name__}, skip_registration=True)
-    kind(data_dir=data_dir).download_and_prepare()
+    kind(data_dir=data_dir, file_format=file_format).download_and_prepare()
 
 
 def picture(i, size):
@@ -188,10 +188,26 @@ def test_a_download_that_fails_is_told_with_the_way_out(tmp_path, monkeypatch):
         TFDSImages("cifar10").load(str(tmp_path))
 
 
-def test_another_file_format_is_refused(tmp_path):
+@pytest.mark.parametrize("file_format", ["array_record", "parquet"])
+def test_another_file_format_gives_the_same_batches(data_dir, tmp_path, file_format):
+    prepare("even", str(tmp_path), file_format)
+    splits = dict(train_split="train[2:]+test", max_memory_gb=0)
+    expected, _ = TFDSImages("even", **splits).load(data_dir)
+    records, _ = TFDSImages("even", **splits).load(str(tmp_path))
+    assert records.content_key() == expected.content_key()
+    for first_step in (0, 3):
+        batches = [
+            images.train_batches(batch_size=4, seed=1, first_step=first_step).take(4)
+            for images in (records, expected)
+        ]
+        np.testing.assert_array_equal(*(list(b.as_numpy_iterator()) for b in batches))
+
+
+def test_a_file_format_that_cannot_be_read_is_refused_with_the_way_out(tmp_path):
     prepare("even", str(tmp_path))
     path = tmp_path / "even" / "1.0.0" / "dataset_info.json"
-    info = json.loads(path.read_text())
-    path.write_text(json.dumps({**info, "fileFormat": "array_record"}))
-    with pytest.raises(UserError, match="array_record"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "fileFormat": "riegeli"}))
+    with pytest.raises(UserError) as refused:
         TFDSImages("even").load(str(tmp_path))
+    assert "stored as riegeli, which cannot be read here (No module" in str(refused.value)
+    assert "tfds build even --data_dir=DIR --file_format=tfrecord" in str(refused.value)
