@@ -228,10 +228,9 @@ def _check_network(name: str, directory: str) -> None:
 
 
 def _build_command(name: str) -> str:
-    if name.startswith("lsun"):  # TFDS's own builder needs tensorflow_io
-        call = f"import bdm_tf.data.tfds_source as s; s.prepared_builder('{name}', 'DIR')"
-        return f'python -c "{call}"'
-    return f"tfds build {name} --data_dir=DIR --file_format=tfrecord"
+    """What prepares a data set as TFRecord; TFDS's own command needs apache_beam."""
+    call = f"import bdm_tf.data.tfds_source as s; s.prepared_builder('{name}', 'DIR')"
+    return f'python -c "{call}"'
 
 
 def _missing(name: str, directory: str, reason: str) -> str:
