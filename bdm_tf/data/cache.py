@@ -144,5 +144,5 @@ def _stamp(path: str, folder: str) -> tuple[bytes, int]:
             size, times = local.st_size, [local.st_mtime_ns, local.st_ctime_ns]
     except (OSError, tf.errors.OpError):
         return b"", 0
-    parts = json.dumps([path[len(folder) :], size, *times])
+    parts = json.dumps([path[len(folder) :].lstrip("/"), size, *times])
     return hashlib.sha256(parts.encode()).hexdigest().encode(), size

@@ -55,7 +55,7 @@ def test_a_second_start_decodes_nothing_and_says_so(photos, kept, decoded, capsy
     (file,) = kept.iterdir()
     assert f"resized images are kept in {file} for the next start" in capsys.readouterr().out
     assert sorted(decoded) == ["a.png", "a.png", "b.bmp"]
-    np.testing.assert_array_equal(read(photos), first)
+    np.testing.assert_array_equal(read(f"{photos}/"), first)
     assert len(decoded) == 3
     assert f"3 of them are kept, resized, in {file}\n" in capsys.readouterr().out
     assert sorted(os.listdir(photos)) == ["a.png", "b.bmp", "more"]
