@@ -35,7 +35,7 @@ class TryAgain(UserError):
 def first_line(error: Exception) -> str:
     """The line of an error that says what happened, without TensorFlow's name of the node."""
     text = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()) or type(error).__name__
-    return text.splitlines()[0][:300]
+    return re.sub(r" *\[Op:\w+\]( name:.*)?$", "", text.splitlines()[0])[:300]
 
 
 def is_whole(value) -> bool:

@@ -14,8 +14,6 @@ from absl import logging
 
 from bdm_tf.errors import UserError
 
-SHUFFLE_BUFFER = 10_000  # encoded records
-
 
 class Images(abc.ABC):
     """A split of `num_images` images of shape `image_shape` = `(H, W, C)`."""
@@ -23,8 +21,6 @@ class Images(abc.ABC):
     image_shape: tuple[int, int, int]
     num_images: int
     description: dict[str, str] = {}  # "data_set", "version" and "split", for results
-    # Why a training batch could not be read: TensorFlow raises an error of its own in its place.
-    failure: UserError | None = None
 
     @abc.abstractmethod
     def train_batches(
@@ -63,6 +59,11 @@ class Images(abc.ABC):
 
         Of files it looks at names and sizes, so that another version of a decoder changes nothing.
         """
+
+    def failure_by(self, error: Exception) -> UserError | None:
+        """Why a training batch could not be read, if TensorFlow raised `error` because of that."""
+        del error
+        return None
 
 
 class _IndexedImages(Images):
@@ -135,10 +136,10 @@ class InMemoryImages(_IndexedImages):
             yield self._array[start : start + batch_size].numpy()
 
     def content_key(self):
-        return _sha256(self.image_shape, (batch.tobytes() for batch in self.in_order(1000)))
+        return content_sha256(self.image_shape, (batch.tobytes() for batch in self.in_order(1000)))
 
     def source_key(self):
-        return _names_and_sizes(self._files) if self._files else self.content_key()
+        return listing_sha256(self._files) if self._files else self.content_key()
 
     def _read(self, indices):
         return tf.gather(self._array, indices)
@@ -168,6 +169,10 @@ class FileImages(_IndexedImages):
         self._paths, self._read_file, self._skip = paths, read, skip_corrupt
         self._skipped: set[str] = set()
         self._decoded_as = decoded_as
+        self._failure: UserError | None = None
+
+    def failure_by(self, error):
+        return self._failure
 
     def eval_images(self, num_images):
         return np.stack([self._read_one(i) for i in range(min(num_images, self.num_images))])
@@ -179,10 +184,10 @@ class FileImages(_IndexedImages):
 
     def content_key(self):
         kind = [self._decoded_as.encode()]
-        return _sha256(self.image_shape, chain(kind, map(_content, self._paths)))
+        return content_sha256(self.image_shape, chain(kind, map(_content, self._paths)))
 
     def source_key(self):
-        return _names_and_sizes(self._paths)
+        return listing_sha256(self._paths)
 
     def _read(self, indices):
         return tf.map_fn(
@@ -199,107 +204,26 @@ class FileImages(_IndexedImages):
                 return self._read_file(path)
             except ValueError as error:
                 if not self._skip:
-                    self.failure = UserError(f"{error}: remove it, or give --on_corrupt_image=skip")
-                    raise self.failure from error
+                    self._failure = UserError(
+                        f"{error}: remove it, or give --on_corrupt_image=skip"
+                    )
+                    raise self._failure from error
                 if path not in self._skipped:
                     self._skipped.add(path)
                     logging.warning("skipped: %s", error)
-        self.failure = UserError(f"none of the {self.num_images} files is a readable image")
-        raise self.failure
+        self._failure = UserError(f"none of the {self.num_images} files is a readable image")
+        raise self._failure
 
 
-class RecordImages(Images):
-    """Records of a prepared TFDS data set, too many to be held decoded.
-
-    Each epoch shuffles the shards, then the encoded records in a buffer. Resuming skips encoded
-    records; only what is used is decoded.
-
-    Args:
-        shards: `(path, skip, take)` of each file; take -1 is all of it.
-        num_images: records in all shards.
-        image_shape: `(H, W, C)`.
-        decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
-        decoded_as: what `decode` takes from a record, in words, for `content_key`.
-        read: `read(path)` -> the dataset of a file's encoded records.
-    """
-
-    def __init__(
-        self,
-        shards: list[tuple[str, int, int]],
-        num_images: int,
-        image_shape: tuple[int, int, int],
-        decode: Callable[[tf.Tensor], tf.Tensor],
-        decoded_as: str = "",
-        read: Callable[[tf.Tensor], tf.data.Dataset] = tf.data.TFRecordDataset,
-    ):
-        self.num_images, self.image_shape = num_images, image_shape
-        self._paths, self._skips, self._takes = zip(*shards)
-        self._decode, self._decoded_as, self._read = decode, decoded_as, read
-
-    def train_batches(self, *, batch_size, seed, first_step, rows=None):
-        low, high = rows or (0, batch_size)
-        first_epoch, skip = divmod(first_step * batch_size, self.num_images)
-        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        records = epochs.flat_map(lambda epoch: self._epoch(epoch, seed)).skip(skip)
-        if (low, high) != (0, batch_size):
-            batches = records.batch(batch_size, drop_remainder=True)
-            records = batches.map(lambda batch: batch[low:high]).unbatch()
-        images = records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return images.batch(high - low, drop_remainder=True)
-
-    def eval_images(self, num_images):
-        return np.stack(list(self._decoded().take(num_images).as_numpy_iterator()))
-
-    def in_order(self, batch_size):
-        return self._decoded().batch(batch_size).as_numpy_iterator()
-
-    def content_key(self):
-        kind = [self._decoded_as.encode()]
-        return _sha256(self.image_shape, chain(kind, self._records().as_numpy_iterator()))
-
-    def source_key(self):
-        return _names_and_sizes(self._paths)
-
-    def _records(self) -> tf.data.Dataset:
-        shards = tf.data.Dataset.from_tensor_slices(self._tables())
-        return shards.flat_map(self._shard)
-
-    def _decoded(self) -> tf.data.Dataset:
-        return self._records().map(
-            self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-        )
-
-    def _tables(self):
-        return (
-            tf.constant(self._paths),
-            tf.constant(self._skips, tf.int64),
-            tf.constant(self._takes, tf.int64),
-        )
-
-    def _epoch(self, epoch, seed):
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(len(self._paths)), tf.stack([tf.constant(seed, tf.int64), epoch])
-        )
-        shards = tf.data.Dataset.from_tensor_slices(
-            tuple(tf.gather(table, order) for table in self._tables())
-        )
-        records = shards.interleave(self._shard, cycle_length=16)
-        buffer = min(SHUFFLE_BUFFER, self.num_images)
-        tf.random.set_seed(1)  # this graph's, in place of the global one
-        return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
-
-    def _shard(self, path, skip, take):
-        return self._read(path).skip(skip).take(take)
-
-
-def _sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str:
+def content_sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str:
+    """A SHA-256 of images of a shape, each of which has its content."""
     found = hashlib.sha256(repr(tuple(image_shape)).encode())
     for content in contents:
         found.update(hashlib.sha256(content).digest())  # so that boundaries count
     return found.hexdigest()
 
 
-def _names_and_sizes(paths: Sequence[str]) -> str:
+def listing_sha256(paths: Sequence[str]) -> str:
     """A SHA-256 of files' names, from where they begin to differ, and sizes.
 
     Of remote ones the names alone: each size would be a request.

@@ -10,9 +10,10 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.data.images import Images, InMemoryImages, RecordImages
+from bdm_tf.data.images import Images, InMemoryImages
+from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 from bdm_tf.interrupts import cleaning_up
 
 # What the file formats of TFDS that are not TFRecord are read with.
@@ -141,6 +142,12 @@ def prepared_builder(name: str, data_dir: str | None):
     if builder.info.splits:
         _check_format(name, builder)
         return builder
+    there = str(builder.data_dir)
+    if tf.io.gfile.exists(there) and "dataset_info.json" not in tf.io.gfile.listdir(there):
+        raise UserError(
+            f"{there} lacks dataset_info.json: bring it back, or remove the folder to "
+            "have the data set prepared anew"
+        )
     try:
         if name == "digits":
             tfds.disable_progress_bar()  # it takes a moment
@@ -191,14 +198,27 @@ def _array_records(path: tf.Tensor) -> tf.data.Dataset:
 
 
 def _known_builder(tfds, name: str, directory: str):
+    folder = os.path.join(directory, name.partition(":")[0])
     try:
         return _builder(tfds, name, directory)
     except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
         close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"TFDS has no data set {name!r}{hint}") from error
-    except (ValueError, AssertionError) as error:  # an unknown configuration or version
-        raise UserError(f"TFDS cannot open {name!r}: {error}") from error
+        raise UserError(f"TFDS has no data set {name!r}{hint}{_if_damaged(folder)}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever it makes of an unknown version, or of damaged files
+        reason = first_line(error).rstrip(".")
+        raise UserError(f"TFDS cannot open {name!r}: {reason}{_if_damaged(folder)}") from error
+
+
+def _if_damaged(folder: str) -> str:
+    if not tf.io.gfile.isdir(folder):
+        return ""
+    return (
+        f"; if dataset_info.json or features.json in {folder} is damaged, bring it back, or remove "
+        "the folder to have the data set prepared anew"
+    )
 
 
 def _builder(tfds, name: str, directory: str):

@@ -228,7 +228,7 @@ def train(
         learning_rate=lambda step: float(rate(step)),
         eval_loss=lambda: trainer.eval_loss(eval_array),
         preview=previewer(model, preview, strategy, sample_images, seed, at_a_time),
-        data_failure=lambda: images.failure,
+        data_failure=images.failure_by,
     )
 
     def this_workers_share(context: tf.distribute.InputContext):

@@ -49,7 +49,7 @@ class Run:
         learning_rate: of a step.
         eval_loss: measures the evaluation split.
         preview: draws uint8 samples.
-        data_failure: why a batch could not be read, if so.
+        data_failure: why a batch could not be read, if an error comes from that.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Run:
         learning_rate: Callable[[int], float],
         eval_loss: Callable[[], float],
         preview: Callable[[], np.ndarray],
-        data_failure: Callable[[], UserError | None],
+        data_failure: Callable[[Exception], UserError | None],
     ):
         self._trainer, self._state, self._cluster = trainer, state, cluster
         self._files, self._checkpoints, self._cadences = files, checkpoints, cadences
@@ -119,7 +119,7 @@ class Run:
             with self._cluster.collective():
                 return self._trainer.run(iterator, count)
         except (tf.errors.OpError, UserError) as error:
-            failure = self._data_failure()  # a damaged file, met while streaming
+            failure = self._data_failure(error)  # a damaged file, met while streaming
             if self._cluster.num_workers > 1:
                 if failure or not isinstance(error, TryAgain):
                     reason = failure.message if failure else first_line(error)

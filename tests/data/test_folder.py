@@ -175,13 +175,12 @@ def test_streamed_images_are_those_held_in_memory(tmp_path):
 
 def test_a_damaged_file_met_in_training_is_the_failure_of_the_images(tmp_path):
     images, _ = streamed().load(fill(tmp_path, [10, 20, 30], damaged=[1]))
-    assert images.failure is None
     dataset = training_dataset(images, batch_size=3, seed=0, first_step=0, flip=False)
-    with pytest.raises(tf.errors.OpError, match="01.png is not a readable image"):
+    with pytest.raises(tf.errors.OpError, match="01.png is not a readable image") as raised:
         next(iter(dataset))
-    assert isinstance(images.failure, UserError)
-    assert str(tmp_path / "01.png") in str(images.failure)
-    assert "--on_corrupt_image=skip" in str(images.failure)
+    failure = images.failure_by(raised.value)
+    assert isinstance(failure, UserError) and str(tmp_path / "01.png") in str(failure)
+    assert "--on_corrupt_image=skip" in str(failure)
 
 
 @pytest.mark.parametrize(

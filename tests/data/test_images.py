@@ -21,10 +21,10 @@ def write_shard(path, values):
 
 def record_images(folder):
     shards = [
-        (write_shard(f"{folder}/a", [FOREIGN, 0, 1, 2]), 1, -1),
+        (write_shard(f"{folder}/a", [FOREIGN, 0, 1, 2]), 1, 3),
         (write_shard(f"{folder}/b", [3, 4, 5, FOREIGN]), 0, 3),
         (write_shard(f"{folder}/c", [FOREIGN, FOREIGN, 6, 7, 8, FOREIGN]), 2, 3),
-        (write_shard(f"{folder}/d", [9]), 0, -1),
+        (write_shard(f"{folder}/d", [9]), 0, 1),
     ]
 
     def decode(record):
@@ -144,7 +144,7 @@ def test_records_keep_the_order_of_their_files(tmp_path):
 
 def test_the_shards_too_are_shuffled(tmp_path, monkeypatch):
     """What a buffer smaller than the data set could not do alone."""
-    monkeypatch.setattr("bdm_tf.data.images.SHUFFLE_BUFFER", 1)
+    monkeypatch.setattr("bdm_tf.data.records.SHUFFLE_BUFFER", 1)
     images = record_images(tmp_path)
     orders = [drawn(images, 3, batch_size=N, seed=seed) for seed in range(3)]
     assert len(np.unique(np.concatenate(orders), axis=0)) > 1

@@ -2,12 +2,15 @@
 
 import json
 import re
+import shutil
 import socket
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bdm_tf.data import InMemoryImages, RecordImages, TFDSImages, training_dataset
@@ -217,3 +220,55 @@ def test_a_file_format_that_cannot_be_read_is_refused_with_the_way_out(tmp_path)
     prepared = run([sys.executable, "-c", code.replace("DIR", str(tmp_path / "tfrecord"))])
     assert prepared.returncode == 0, prepared.stderr
     assert TFDSImages("digits").load(str(tmp_path / "tfrecord"))[0].num_images == 1438
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def cut_between_records(path):
+    """As a copy that was interrupted may be, which no checksum notices."""
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))][:-1]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+
+
+@pytest.mark.parametrize("memory", [4.0, 0.0])
+@pytest.mark.parametrize("damage", [cut, cut_between_records, Path.unlink])
+def test_a_damaged_shard_is_named(tmp_path, damage, memory):
+    prepare("even", str(tmp_path))
+    (shard,) = (tmp_path / "even" / "1.0.0").glob("even-train*")
+    damage(shard)
+    with pytest.raises(UserError, match=f"{shard} is damaged or lost: .* remove {shard.parent} to"):
+        list(TFDSImages("even", max_memory_gb=memory).load(str(tmp_path))[0].in_order(9))
+
+
+def test_a_damaged_shard_met_in_training_is_the_failure_of_the_images(tmp_path):
+    prepare("even", str(tmp_path))
+    (shard,) = (tmp_path / "even" / "1.0.0").glob("even-train*")
+    images, _ = TFDSImages("even", max_memory_gb=0.0).load(str(tmp_path))
+    cut_between_records(shard)
+    dataset = training_dataset(images, batch_size=9, seed=0, first_step=0, flip=False)
+    with pytest.raises(tf.errors.OpError) as raised:
+        next(iter(dataset))
+    assert f"{shard} is damaged or lost" in str(images.failure_by(raised.value))
+    assert images.failure_by(tf.errors.UnavailableError(None, None, "a worker")) is None
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", [None, "", "{ no", "{}"])
+def test_a_damaged_description_of_the_data_is_named(tmp_path, name, content):
+    prepare("even", str(tmp_path))
+    path = tmp_path / "even" / "1.0.0" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=f"{name} .*is damaged, bring it back, or remove"):
+        TFDSImages("even").load(str(tmp_path))
+
+
+def test_lost_information_on_a_known_data_set_is_named(digits_dir, tmp_path):
+    copy = tmp_path / "digits" / "1.0.0"
+    shutil.copytree(f"{digits_dir}/digits/1.0.0", copy)
+    (copy / "dataset_info.json").unlink()
+    with pytest.raises(UserError, match=f"{copy} lacks dataset_info.json: bring it back"):
+        TFDSImages("digits").load(str(tmp_path))

@@ -1,0 +1,136 @@
+"""Images from the records of a prepared TFDS data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import chain
+
+import numpy as np
+import tensorflow as tf
+
+from bdm_tf.data.images import Images, content_sha256, listing_sha256
+from bdm_tf.errors import UserError, first_line
+
+SHUFFLE_BUFFER = 10_000  # encoded records
+# A file that is damaged, lost, too short, or of other records.
+_DAMAGE = (
+    tf.errors.DataLossError,
+    tf.errors.NotFoundError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,
+)
+
+
+class RecordImages(Images):
+    """Records of a prepared TFDS data set, too many to be held decoded.
+
+    Each epoch shuffles the shards, then the encoded records in a buffer. Resuming skips encoded
+    records; only what is used is decoded.
+
+    Args:
+        shards: `(path, skip, count)`: of each file, how many records to take, and after how many.
+        num_images: records in all shards.
+        image_shape: `(H, W, C)`.
+        decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
+        decoded_as: what `decode` takes from a record, in words, for `content_key`.
+        read: `read(path)` -> the dataset of a file's encoded records.
+    """
+
+    def __init__(
+        self,
+        shards: list[tuple[str, int, int]],
+        num_images: int,
+        image_shape: tuple[int, int, int],
+        decode: Callable[[tf.Tensor], tf.Tensor],
+        decoded_as: str = "",
+        read: Callable[[tf.Tensor], tf.data.Dataset] = tf.data.TFRecordDataset,
+    ):
+        self.num_images, self.image_shape = num_images, image_shape
+        self._paths, self._skips, self._counts = zip(*shards)
+        self._decode, self._decoded_as, self._read = decode, decoded_as, read
+
+    def train_batches(self, *, batch_size, seed, first_step, rows=None):
+        low, high = rows or (0, batch_size)
+        first_epoch, skip = divmod(first_step * batch_size, self.num_images)
+        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        records = epochs.flat_map(lambda epoch: self._epoch(epoch, seed)).skip(skip)
+        if (low, high) != (0, batch_size):
+            batches = records.batch(batch_size, drop_remainder=True)
+            records = batches.map(lambda batch: batch[low:high]).unbatch()
+        images = records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return images.batch(high - low, drop_remainder=True)
+
+    def eval_images(self, num_images):
+        return np.stack(list(self._found(self._decoded().take(num_images))))
+
+    def in_order(self, batch_size):
+        return self._found(self._decoded().batch(batch_size))
+
+    def content_key(self):
+        kind = [self._decoded_as.encode()]
+        return content_sha256(self.image_shape, chain(kind, self._found(self._records())))
+
+    def source_key(self):
+        return listing_sha256(self._paths)
+
+    def failure_by(self, error):
+        if not isinstance(error, _DAMAGE):
+            return None
+        for path, skip, count in zip(self._paths, self._skips, self._counts):
+            try:
+                for _ in self._shard(path, skip, count).map(self._decode):
+                    pass
+            except _DAMAGE as reason:
+                return UserError(
+                    f"{path} is damaged or lost: {first_line(reason).rstrip('.')}; bring it back, "
+                    f"or remove {os.path.dirname(path)} to have the data set prepared anew"
+                )
+        return None
+
+    def _found(self, dataset: tf.data.Dataset) -> Iterator:
+        """The elements of a dataset as arrays.
+
+        Raises:
+            UserError: a file is damaged or lost.
+        """
+        try:
+            yield from dataset.as_numpy_iterator()
+        except _DAMAGE as error:
+            failure = self.failure_by(error)
+            if failure is None:
+                raise
+            raise failure from error
+
+    def _records(self) -> tf.data.Dataset:
+        shards = tf.data.Dataset.from_tensor_slices(self._tables())
+        return shards.flat_map(self._shard)
+
+    def _decoded(self) -> tf.data.Dataset:
+        return self._records().map(
+            self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+
+    def _tables(self):
+        return (
+            tf.constant(self._paths),
+            tf.constant(self._skips, tf.int64),
+            tf.constant(self._counts, tf.int64),
+        )
+
+    def _epoch(self, epoch, seed):
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(len(self._paths)), tf.stack([tf.constant(seed, tf.int64), epoch])
+        )
+        shards = tf.data.Dataset.from_tensor_slices(
+            tuple(tf.gather(table, order) for table in self._tables())
+        )
+        records = shards.interleave(self._shard, cycle_length=16)
+        buffer = min(SHUFFLE_BUFFER, self.num_images)
+        tf.random.set_seed(1)  # this graph's, in place of the global one
+        return records.shuffle(buffer, seed=epoch * 1_000_003 + seed)
+
+    def _shard(self, path, skip, count):
+        """The records of a file; fewer than there should be are an error."""
+        records = self._read(path).skip(skip).take(count)
+        return records.apply(tf.data.experimental.assert_cardinality(count))
