@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import gin
 from absl import logging
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 
 _MADE = re.compile(r"@([\w./]+)\(\)")
 
@@ -117,13 +117,13 @@ def parse_text(text: str, skip_unknown: bool = False) -> None:
         skip_unknown: pass over parameters of functions and classes that nobody imported.
 
     Raises:
-        UserError: a name is unknown, or the text is malformed.
+        UserError: a name is unknown, or the text is malformed; the message is gin's.
     """
     gin.clear_config()
     try:
         gin.parse_config(text, skip_unknown=skip_unknown)
     except (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError) as error:
-        raise UserError(f"config.gin cannot be used: {error}") from error
+        raise UserError(first_line(error)) from error
 
 
 def bind(name: str, value) -> None:

@@ -12,8 +12,7 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
-from bdm_tf.errors import UserError, check_image_shape, check_kind, first_line, is_whole
-from bdm_tf.files import sha256
+from bdm_tf.errors import TryAgain, UserError, check_image_shape, check_kind, first_line, is_whole
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.history import read_history
@@ -24,7 +23,7 @@ from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.spectrum import Spectrum, needed
-from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
+from bdm_tf.training.checkpoints import BrokenCheckpoint, checkpoint_step, find_checkpoint
 
 
 @gin.register
@@ -208,35 +207,27 @@ def _built(name: str):
         raise UserError(f"{name} cannot be built from the gin parameters: {reason}") from error
 
 
-def pin_basis() -> None:
-    """Makes gin's configuration name a user's matrix for good: absolute, and by its content.
-
-    So a run can be used from any folder, and goes on with the matrix that it began with.
-    """
-    value = config.parameters(config.operative_text()).get("MatrixBasis.path", "None")
-    if value == "None":
-        return
-    path = gin.query_parameter("MatrixBasis.path")
-    if "://" not in path:
-        path = os.path.abspath(path)
-    if tf.io.gfile.exists(path):  # if not, building the basis says so
-        config.bind("MatrixBasis.path", path)
-        config.bind("MatrixBasis.sha256", sha256(path))
-
-
 def use_config(workdir: str) -> str:
     """Makes the configuration of a workdir gin's current one and returns its text.
 
     Raises:
-        UserError: `workdir` is none.
+        UserError: `workdir` is none, or its configuration is damaged.
     """
     path = os.path.join(workdir, "config.gin")
     if not tf.io.gfile.exists(path):
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
-    with tf.io.gfile.GFile(path) as file:
-        text = file.read()
-    # The file holds training's parameters too: the loop's, any optimizer's.
-    config.parse_text(text, skip_unknown=True)
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            text = file.read()
+        # The file holds training's parameters too: the loop's, any optimizer's.
+        config.parse_text(text, skip_unknown=True)
+        if "train.num_steps" not in config.parameters(text):
+            raise UserError("it lacks train.num_steps")
+    except (UserError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is damaged: {first_line(error)}; move it away, and the training command, "
+            "given again, writes it anew"
+        ) from error
     return text
 
 
@@ -244,15 +235,23 @@ def restore_average(model: Model, checkpoint: str) -> None:
     """Gives a model the averaged weights of a checkpoint.
 
     Raises:
-        UserError: it cannot be read, or is another model's.
+        BrokenCheckpoint: it cannot be read, or is another model's.
+        TryAgain: it was deleted.
     """
     weights = raw_variables(model.ema_network.trainable_variables)
     saved = tf.train.Checkpoint(ema_weights=weights)
     try:
         saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
     except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+        if not tf.io.gfile.exists(f"{checkpoint}.index"):
+            raise TryAgain(
+                f"{checkpoint} was deleted before it was read, as by training, which keeps the "
+                "newest; the same command takes the newest of now"
+            ) from error
         reason = first_line(error)
-        raise UserError(f"{checkpoint} cannot be read: {reason}; give another --step") from error
+        raise BrokenCheckpoint(
+            f"{checkpoint} cannot be read: {reason}; give another --step"
+        ) from error
 
 
 def needs_spectrum(model: Model, *settings: SampleSettings) -> bool:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
+from bdm_tf import config
 from bdm_tf.errors import UserError, first_line
 
 INFO = os.path.join("assets.extra", "model_info.json")
-_NEEDED = {"image_shape", "step", "ema_decay", "sampler", "num_steps", "config", "versions"}
+_NEEDED: dict[str, Any] = {
+    "image_shape": list,
+    "step": int,
+    "ema_decay": (float, int, type(None)),
+    "sampler": str,
+    "num_steps": int,
+    "config": dict,
+    "versions": dict,
+}
 
 
 def model_info(path: str) -> dict:
@@ -28,8 +38,8 @@ def model_info(path: str) -> dict:
     try:
         with tf.io.gfile.GFile(file) as content:
             info = json.load(content)
-        missing = _NEEDED - info.keys()
-    except (ValueError, AttributeError, TypeError) as error:
+        missing = [k for k, kind in _NEEDED.items() if not isinstance(info.get(k, ...), kind)]
+    except (ValueError, AttributeError) as error:
         raise UserError(
             f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
         ) from error
@@ -37,6 +47,23 @@ def model_info(path: str) -> dict:
         names = ", ".join(sorted(missing))
         raise UserError(f"--saved_model={path} is damaged ({INFO} lacks {names}); export it again")
     return info
+
+
+def use_saved_config(path: str) -> dict[str, str]:
+    """Makes the configuration of a SavedModel gin's current one and returns its parameters.
+
+    Raises:
+        UserError: `path` is none, or its configuration is damaged.
+    """
+    values = model_info(path)["config"]
+    text = "".join(f"{name} = {value}\n" for name, value in values.items())
+    try:
+        config.parse_text(text, skip_unknown=True)
+    except UserError as error:
+        raise UserError(
+            f"--saved_model={path} is damaged ({INFO}: {error.message}); export it again"
+        ) from error
+    return values
 
 
 def load_saved_model(path: str):
@@ -47,7 +74,7 @@ def load_saved_model(path: str):
     """
     try:
         return tf.saved_model.load(path)
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except Exception as error:  # whatever TensorFlow makes of what is not there
         raise UserError(
             f"--saved_model={path} is damaged: {first_line(error)}; export it again"
         ) from error

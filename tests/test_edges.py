@@ -262,27 +262,6 @@ def test_kerass_settings_for_other_programs_are_not_ours(tmp_path):
     assert "(2, 8, 8, 1)" in result.stdout, result.stderr[-2000:]
 
 
-def test_a_cut_checkpoint_is_named(finished_run, tmp_path):
-    workdir = shutil.copytree(finished_run, tmp_path / "run")
-    with open(workdir / "checkpoints" / "ckpt-12.data-00000-of-00001", "r+b") as file:
-        file.truncate(1000)
-    arguments = [f"--workdir={workdir}", f"--export_dir={tmp_path / 'e'}"]
-    assert "ckpt-12 cannot be read" in refused(command("export.py", *arguments))
-    assert run(command("export.py", *arguments, "--step=8")).returncode == 0
-
-
-def test_a_damaged_savedmodel_is_named(finished_run, tmp_path):
-    whole = os.path.join(finished_run, "saved_model")
-    cut = shutil.copytree(whole, tmp_path / "cut")
-    with open(cut / "saved_model.pb", "r+b") as file:
-        file.truncate(1000)
-    bare = shutil.copytree(whole, tmp_path / "bare")
-    (bare / "assets.extra" / "model_info.json").write_text('{"image_shape": [8, 8, 1]}')
-    for path, words in ((cut, "is damaged"), (bare, "lacks config, ema_decay")):
-        model = f"--saved_model={path}"
-        assert words in refused(command("sample.py", model, f"--output={tmp_path}/a.png"))
-
-
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_is_no_failure_and_lists_every_flag(flag):
     result = run_afresh(command("train.py", flag), timeout=60)

@@ -33,9 +33,12 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
     with tf.io.gfile.GFile(path) as file:
         try:
             there = json.load(file)
-            other = there["protocol"]
+            other = dict(there["protocol"])
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"--output={path} exists and holds no results") from error
+            raise UserError(
+                f"--output={path} exists and holds no results, or damaged ones: give another "
+                "--output, or --overwrite"
+            ) from error
     if key_of(other) == key_of(protocol):
         return there
     old, new = _leaves(other), _leaves(protocol)
@@ -68,14 +71,18 @@ class ResultLog:
 
     Args:
         path: the file.
+
+    Raises:
+        UserError: a line of it is damaged.
     """
 
     def __init__(self, path: str):
         self._path = path
         self.rows: list[dict] = []
         if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path) as file:
-                self.rows = [json.loads(line) for line in file.read().splitlines()]
+            with tf.io.gfile.GFile(path, "rb") as file:
+                lines = file.read().splitlines()
+            self.rows = [_row(path, i + 1, line) for i, line in enumerate(lines)]
 
     def append(self, row: dict) -> None:
         """Adds a row; the file is whole at every moment.
@@ -87,6 +94,18 @@ class ResultLog:
         lines = [json.dumps(row) + "\n" for row in self.rows]
         with writing(self._path):
             write_atomically(self._path, "".join(lines))
+
+
+def _row(path: str, number: int, line: bytes) -> dict:
+    try:
+        row = json.loads(line)
+        row["step"], row["key"], row["figures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged in line {number}: remove that line, and the checkpoint that it "
+            "was about is scored again if it is still there"
+        ) from error
+    return row
 
 
 def table(results: dict) -> str:

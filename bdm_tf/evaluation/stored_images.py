@@ -92,7 +92,7 @@ def _array(path: str) -> np.ndarray:
             with tf.io.gfile.GFile(path, "rb") as file:
                 return np.load(io.BytesIO(file.read()), allow_pickle=False)
         arrays = read_npz(path)
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError, EOFError, tf.errors.OpError) as error:
         raise UserError(f"--images={path} cannot be read: {error}") from error
     for name in ("images", "arr_0"):
         if name in arrays:

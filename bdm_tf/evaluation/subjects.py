@@ -26,7 +26,7 @@ from bdm_tf.model import (
     use_config,
 )
 from bdm_tf.replicas import on_replicas
-from bdm_tf.saved_models import check_steps, load_saved_model, model_info
+from bdm_tf.saved_models import check_steps, load_saved_model, model_info, use_saved_config
 from bdm_tf.training.checkpoints import checkpoint_step, find_checkpoint
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
@@ -195,9 +195,7 @@ def open_subject(
     if workdir:
         trained_with = config.parameters(use_config(workdir))
     elif saved_model:
-        trained_with = model_info(saved_model)["config"]
-        text = "".join(f"{name} = {value}\n" for name, value in trained_with.items())
-        config.parse_text(text, skip_unknown=True)
+        trained_with = use_saved_config(saved_model)
     else:
         config.parse_text("")
     overlay()

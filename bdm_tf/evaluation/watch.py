@@ -8,12 +8,13 @@ import time
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.errors import UserError
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.evaluation.job import Evaluation
 from bdm_tf.evaluation.results import ResultLog, key_of, table
 from bdm_tf.evaluation.subjects import TrainedRun
 from bdm_tf.files import writing
 from bdm_tf.training.checkpoints import (
+    BrokenCheckpoint,
     checkpoint_step,
     copy_to_best,
     keep_one_best,
@@ -85,12 +86,10 @@ def watch(
                 run.restore(checkpoint)
                 if keep_best and cluster.is_chief:
                     _copy_to_best(checkpoint)  # training may delete it meanwhile
-            except UserError:
-                raise
-            except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
+            except (BrokenCheckpoint, TryAgain, tf.errors.OpError, OSError) as error:
                 there = tf.io.gfile.exists(f"{checkpoint}.index")
                 what = "cannot be read" if there else "was deleted before its turn"
-                failure = f"step {step} {what} ({type(error).__name__}): passed over"
+                failure = f"step {step} {what} ({first_line(error)}): passed over"
                 print(failure, flush=True)
         if cluster.everyone([bool(failure)]).any():
             lost.add(step)

@@ -19,7 +19,7 @@ from bdm_tf.files import check_writable, write_atomically
 from bdm_tf.model import use_config
 from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.process_figures.drawing import draw_process, draw_snr, draw_spaces, encoded
-from bdm_tf.saved_models import model_info
+from bdm_tf.saved_models import use_saved_config
 
 _PARTS = {"process": "Model.process", "image_shape": "Model.image_shape", "data": "train.data"}
 # Reading one image must not decode a whole data set first.
@@ -73,7 +73,7 @@ def draw_to_file(
     named: list[tuple[str, Callable[[], Any]]] = [
         *((config.run_name(f), partial(config.parse, f, [], search_paths)) for f in gin_files),
         *((_tail(path, 1), partial(use_config, path)) for path in workdirs),
-        *((_tail(path, 2), partial(_use_saved_model, path)) for path in saved_models),
+        *((_tail(path, 2), partial(use_saved_config, path)) for path in saved_models),
     ]
     subjects = [_read(name, configure, gin_params, data_dir) for name, configure in named]
     names, processes = [s.name for s in subjects], [s.process for s in subjects]
@@ -121,12 +121,6 @@ def _read(
     except (ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the process of {name} cannot be built: {reason}") from error
-
-
-def _use_saved_model(path: str) -> None:
-    values = model_info(path)["config"]
-    text = "".join(f"{name} = {value}\n" for name, value in values.items())
-    config.parse_text(text, skip_unknown=True)
 
 
 def _images(

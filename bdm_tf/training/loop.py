@@ -22,13 +22,7 @@ from bdm_tf.fitted import (
     prepare_trust,
 )
 from bdm_tf.history import TrainingImages, read_history
-from bdm_tf.model import (
-    Model,
-    build_model,
-    build_sample_settings,
-    needs_spectrum,
-    pin_basis,
-)
+from bdm_tf.model import Model, build_model, build_sample_settings, needs_spectrum
 from bdm_tf.projections import Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import (
@@ -45,7 +39,7 @@ from bdm_tf.training.settings import check_settings
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.strategy import default_jit_compile, describe
 from bdm_tf.training.trainer import Trainer
-from bdm_tf.training.workdir import Workdir
+from bdm_tf.training.workdir import Workdir, pin_basis
 
 _FIT_BATCH = 500  # images at a time, when a prior is fitted or a spectrum measured
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
+import gin
 import numpy as np
 import tensorflow as tf
 
@@ -15,7 +16,7 @@ from bdm_tf import config
 from bdm_tf.comparison import differences
 from bdm_tf.errors import UserError, first_line
 from bdm_tf.figures import grid, write_grid
-from bdm_tf.files import write_atomically
+from bdm_tf.files import sha256, write_atomically
 from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.paths import check_literal
 from bdm_tf.training.lock import WorkdirLock
@@ -212,6 +213,22 @@ class Workdir:
 
     def _file(self, *names: str) -> str:
         return os.path.join(self.path, *names)
+
+
+def pin_basis() -> None:
+    """Makes gin's configuration name a user's matrix for good: absolute, and by its content.
+
+    So a run can be used from any folder, and goes on with the matrix that it began with.
+    """
+    value = config.parameters(config.operative_text()).get("MatrixBasis.path", "None")
+    if value == "None":
+        return
+    path = gin.query_parameter("MatrixBasis.path")
+    if "://" not in path:
+        path = os.path.abspath(path)
+    if tf.io.gfile.exists(path):  # if not, building the basis says so
+        config.bind("MatrixBasis.path", path)
+        config.bind("MatrixBasis.sha256", sha256(path))
 
 
 def _step_of(line: bytes) -> float:

@@ -1,7 +1,6 @@
 """What launch/evaluate.py says to wrong input, and does without part of it, in real processes."""
 
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -26,11 +25,7 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
     (tmp_path / "empty").mkdir()
     (tmp_path / "no checkpoints").mkdir()
     os.link(f"{finished_run}/config.gin", tmp_path / "no checkpoints" / "config.gin")
-    broken = tmp_path / "broken"
-    shutil.copytree(finished_run, broken)
-    (broken / "checkpoints" / "ckpt-12.data-00000-of-00001").write_bytes(b"short")
     cases = [
-        ([f"--workdir={broken}"], "ckpt-12 cannot be read"),
         ([], "give one of --workdir"),
         ([run_flag, f"--images={scored}/samples.npz"], "give one of --workdir"),
         ([f"--workdir={tmp_path / 'empty'}"], "it has no config.gin"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
@@ -21,6 +22,15 @@ def test_the_usual_files_are_taken(tmp_path):
     np.save(tmp_path / "grey.npy", IMAGES[..., 0])
     for name in ("images.npz", "first.npz", "only.npz", "array.npy", "grey.npy"):
         np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
+
+
+def test_a_cut_array_is_named(tmp_path):
+    np.save(tmp_path / "array.npy", IMAGES)
+    whole = (tmp_path / "array.npy").read_bytes()
+    for length in (0, 5, 1000):
+        (tmp_path / "array.npy").write_bytes(whole[:length])
+        with pytest.raises(UserError, match="array.npy cannot be read"):
+            drawn(tmp_path / "array.npy")
 
 
 @pytest.mark.parametrize("beyond", [0.0, 0.04])
