@@ -42,9 +42,9 @@ def check_writable(path: str | None) -> None:
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder: give the name of a file")
     with writing(path):
-        partial = f"{path}.partial"
-        write_atomically(partial, "")
-        tf.io.gfile.remove(partial)
+        mine = f"{path}.{os.getpid()}"  # another process may be looking, or writing, too
+        write_atomically(mine, "")
+        tf.io.gfile.remove(mine)
 
 
 @contextlib.contextmanager

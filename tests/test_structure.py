@@ -13,6 +13,7 @@ FLOORS = [
     "bdm_tf.errors",
     "bdm_tf.paths",
     "bdm_tf.files",
+    "bdm_tf.locks",
     "bdm_tf.config",
     "bdm_tf.comparison",
     "bdm_tf.history",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -178,15 +179,18 @@ class Reference:
         """Whether `path` is there, and its arrays, or what an interrupted pass has left of them."""
 
         def look():
-            there = [p for p in (path, _under_way(path)) if tf.io.gfile.exists(p)]
-            return path in there, _cached(there[0], key) if there else {}
+            for there in (path, _under_way(path)):
+                with contextlib.suppress(tf.errors.NotFoundError):
+                    return there == path, _cached(there, key)
+            return False, {}
 
         return self._cluster.of_chief(look)
 
     def _finish(self, path: str, key: str, arrays: dict[str, np.ndarray]) -> None:
         self._save(path, key, arrays)
-        if self._cluster.is_chief and tf.io.gfile.exists(_under_way(path)):
-            tf.io.gfile.remove(_under_way(path))
+        if self._cluster.is_chief:
+            with contextlib.suppress(tf.errors.NotFoundError):
+                tf.io.gfile.remove(_under_way(path))
 
     def _file(self, split: str, what: str) -> tuple[str, str]:
         """Path and key of something that is known about a split."""
@@ -233,13 +237,15 @@ class Reference:
             raise UserError(f"{path}: mu {mu.shape} and sigma {sigma.shape} do not fit together")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise UserError(f"{path}: mu or sigma is not finite")
+        if (np.diag(sigma) < 0).any():
+            raise UserError(f"{path}: sigma has negative variances, so it is no covariance")
         dimensions = self._dimensions()
         if len(mu) != dimensions:
             raise UserError(
                 f"the statistics {path} have {len(mu)} dimensions, the features "
                 f"{self._network.name} {dimensions}: they were made with another network or size"
             )
-        known = GaussianStatistics.of(int(saved.get("n", 0)), mu, sigma)
+        known = GaussianStatistics.of(int(saved["n"]), mu, sigma)
         named = ("data_set", "version", "split", "data_sha256")
         described = {name: str(saved[name]) for name in named if name in saved}
         digest = hashlib.sha256(mu.tobytes() + sigma.tobytes()).hexdigest()
@@ -249,8 +255,9 @@ class Reference:
 def _given(path: str) -> dict[str, np.ndarray]:
     try:
         saved = read_npz(path)
-        return saved | {name: np.asarray(saved[name], np.float64) for name in ("mu", "sigma")}
-    except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+        saved |= {name: np.asarray(saved[name], np.float64) for name in ("mu", "sigma")}
+        return saved | {"n": np.array(int(saved.get("n", 0)))}
+    except (KeyError, ValueError, TypeError, OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} has no statistics mu and sigma: {error}") from error
 
 
@@ -269,6 +276,8 @@ def _arrays(known: GaussianStatistics) -> dict[str, np.ndarray]:
 def _cached(path: str, key: str) -> dict[str, np.ndarray]:
     try:
         saved = read_npz(path)
+    except tf.errors.NotFoundError:
+        raise
     except (ValueError, OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it") from error
     if str(saved.get("key")) != key:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from typing import IO
 
 import numpy as np
 import tensorflow as tf
@@ -11,7 +13,8 @@ from tqdm import tqdm
 
 from bdm_tf.cluster import Cluster
 from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, remove_folder, write_npz, writing
+from bdm_tf.files import make_parent, read_npz, remove_folder, write_npz, writing
+from bdm_tf.locks import locked, this_process
 
 
 class SampleStore:
@@ -37,13 +40,17 @@ class SampleStore:
     ):
         self._folder, self._draw, self._extract = folder, draw, extract
         self._batch_size, self._cluster = batch_size, cluster
+        self._lock: IO[str] | None = None
 
     def batches(self, num_images: int) -> Iterator[dict[str, np.ndarray]]:
         """Batches with "index", "image", "features" and perhaps "logits", in order.
 
+        The folder is this process's until `clear`, or until it ends.
+
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder is another process's, or cannot be written to.
         """
+        self._cluster.of_chief(self._take)
         silent = not self._cluster.is_chief
         options = dict(desc="samples", unit="img", smoothing=0.1, disable=silent)
         with tqdm(total=num_images, **options) as bar:
@@ -74,9 +81,34 @@ class SampleStore:
                 write_npz(path, {"images": images}, compressed=True)
 
     def clear(self) -> None:
-        """Removes the folder."""
-        if self._cluster.is_chief and tf.io.gfile.exists(self._folder):
+        """Removes the folder and lets other processes have it."""
+        if not self._cluster.is_chief:
+            return
+        if tf.io.gfile.exists(self._folder):
             remove_folder(self._folder)
+        if self._lock is not None:
+            os.remove(self._lock.name)
+            self._lock.close()
+
+    def _take(self) -> None:
+        folder, name = os.path.split(self._folder)
+        path = os.path.join(folder, f".{name}.lock")
+        make_parent(path)
+        try:
+            self._lock = locked(path)
+            if self._lock is not None:
+                self._lock.truncate(0)
+                self._lock.write(json.dumps(this_process()))
+                self._lock.flush()
+        except BlockingIOError:
+            with open(path) as file:
+                owner = file.read() or "which is just starting"
+            raise UserError(
+                f"another evaluation draws the same samples, {owner}: wait for its end, stop it, "
+                "or give an --output in another folder"
+            ) from None
+        except OSError as error:
+            raise UserError(f"samples cannot be kept in {self._folder}: {error}") from error
 
     def _file(self, first: int) -> str:
         return os.path.join(self._folder, f"batch_{first:08d}.npz")

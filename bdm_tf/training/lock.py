@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
 
 import tensorflow as tf
 
 from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import write_atomically
+from bdm_tf.locks import locked, this_process
 
 
 class WorkdirLock:
@@ -33,12 +32,15 @@ class WorkdirLock:
     def __init__(self, workdir: str):
         self._workdir = workdir
         self._owner = os.path.join(workdir, "trainer.json")
-        self._me = json.dumps(
-            {"host": socket.gethostname(), "pid": os.getpid(), "mark": os.urandom(8).hex()}
-        )
-        self._file = None
-        if "://" not in workdir:
-            self._file = self._locked(os.path.join(workdir, ".lock"))
+        self._me = json.dumps({**this_process(), "mark": os.urandom(8).hex()})
+        try:
+            self._file = locked(os.path.join(workdir, ".lock"))
+        except BlockingIOError:
+            owner = self._read() or "which is just starting"
+            raise UserError(
+                f"--workdir={workdir} is in use by another trainer, {owner}; wait for its end, "
+                "stop it, or give another --workdir"
+            ) from None
         write_atomically(self._owner, self._me)
 
     def check(self) -> None:
@@ -81,18 +83,3 @@ class WorkdirLock:
                 return file.read()
         except (tf.errors.NotFoundError, FileNotFoundError):
             return None
-
-    def _locked(self, path: str):
-        file = open(path, "a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = self._read() or "which is just starting"
-            raise UserError(
-                f"--workdir={self._workdir} is in use by another trainer, {owner}; wait for its "
-                "end, stop it, or give another --workdir"
-            ) from None
-        except OSError:  # a mount without locks
-            file.close()
-            return None
-        return file

@@ -148,6 +148,8 @@ def test_statistics_that_do_not_fit_are_refused(tmp_path):
         "of another network": ({**good, "features_sha256": "f" * 64}, "were made with"),
         "torn": ({"mu": np.zeros(12), "sigma": np.eye(3)}, "do not fit together"),
         "without sigma": ({"mu": np.zeros(12)}, "sigma"),
+        "negative": ({**good, "sigma": -np.eye(12)}, "negative variances"),
+        "of many counts": ({**good, "n": np.array([3, 4])}, "has no statistics"),
         "not finite": ({**good, "mu": np.full(12, np.nan)}, "not finite"),
     }
     for name, (arrays, message) in cases.items():
