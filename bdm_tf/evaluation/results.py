@@ -78,22 +78,25 @@ class ResultLog:
 
     def __init__(self, path: str):
         self._path = path
-        self.rows: list[dict] = []
-        if tf.io.gfile.exists(path):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                lines = file.read().splitlines()
-            self.rows = [_row(path, i + 1, line) for i, line in enumerate(lines)]
+        self.rows = self._read()
 
     def append(self, row: dict) -> None:
-        """Adds a row; the file is whole at every moment.
+        """Adds a row to those that are there by now; the file is whole at every moment.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or a line of it is damaged.
         """
-        self.rows.append(row)
+        self.rows = [*self._read(), row]
         lines = [json.dumps(row) + "\n" for row in self.rows]
         with writing(self._path):
             write_atomically(self._path, "".join(lines))
+
+    def _read(self) -> list[dict]:
+        if not tf.io.gfile.exists(self._path):
+            return []
+        with tf.io.gfile.GFile(self._path, "rb") as file:
+            lines = file.read().splitlines()
+        return [_row(self._path, i + 1, line) for i, line in enumerate(lines)]
 
 
 def _row(path: str, number: int, line: bytes) -> dict:

@@ -66,6 +66,13 @@ def test_a_damaged_file_of_results_is_not_overwritten_in_silence(content, tmp_pa
     assert finished(str(path), {"seed": 0}, overwrite=True) is None
 
 
+def test_two_evaluations_that_follow_a_run_keep_each_others_results(tmp_path):
+    logs = [ResultLog(str(tmp_path / "results.jsonl")) for _ in range(2)]
+    for log, key in zip(logs, "ab"):
+        log.append({"step": 4, "key": key, "figures": {}})
+    assert [row["key"] for row in rows(tmp_path)] == ["a", "b"]
+
+
 @pytest.mark.parametrize("line", [b'{"step', b"[]", b"{}", b"\xff\xfe"])
 def test_a_damaged_line_of_results_is_named(line, tmp_path):
     path = tmp_path / "results.jsonl"
