@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
         raise UserError("usage: launch/export.py --workdir=DIR --export_dir=DIR [--step=N]")
 
     from bdm_tf import config
-    from bdm_tf.export import check_free, export
+    from bdm_tf.exporting import check_free, export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin
 

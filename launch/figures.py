@@ -52,7 +52,7 @@ def _check_flags(argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     _check_flags(argv)
 
-    from bdm_tf import export  # noqa: F401, for gin
+    from bdm_tf import exporting  # noqa: F401, for gin
     from bdm_tf.process_figures import draw_to_file
     from bdm_tf.training import loop  # noqa: F401, for gin
 

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
             f"of a seed, number {_MOST - 1}"
         )
 
-    from bdm_tf.figures import sample_to_file
+    from bdm_tf.image_grids import sample_to_file
 
     sample_to_file(
         _SAVED_MODEL.value,

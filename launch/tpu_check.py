@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
     topology, image_shape = parse_topology(_TOPOLOGY.value), _image_shape()
     prepare_environment()
 
-    from bdm_tf import config, export  # noqa: F401, export for gin
+    from bdm_tf import config, exporting  # noqa: F401, exporting for gin
     from bdm_tf.tpu_check.job import check
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/digits.gin")
 
     # Here, so that a wrong flag is answered before TensorFlow is loaded.
-    from bdm_tf.export import check_free, finish_run
+    from bdm_tf.exporting import check_free, finish_run
     from bdm_tf.training.loop import train
     from bdm_tf.training.strategy import make_strategy
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.errors import UserError
-from bdm_tf.export import check_free
+from bdm_tf.exporting import check_free
 from bdm_tf.model import build_model
 from bdm_tf.paths import check_literal
 from bdm_tf.terminal import LastingStream

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, export  # noqa: F401, for gin
+from bdm_tf import config, exporting  # noqa: F401, for gin
 from bdm_tf.errors import UserError
 from bdm_tf.fitted import prepare_prior
 from bdm_tf.model import build_model, build_sample_settings

@@ -101,7 +101,7 @@ def test_a_mistyped_init_from_does_not_claim_the_workdir(tmp_path, digits_dir, f
 LAST = """
 import os, signal, sys
 from bdm_tf import config
-from bdm_tf.export import finish_run  # which gin needs
+from bdm_tf.exporting import finish_run  # which gin needs
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
@@ -175,7 +175,7 @@ import sys
 import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.data import pipeline
-from bdm_tf.export import finish_run
+from bdm_tf.exporting import finish_run
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, export, networks, objectives, sampling  # noqa: F401
+from bdm_tf import config, data, diffusion, exporting, networks, objectives, sampling  # noqa: F401
 from bdm_tf.evaluation import job  # noqa: F401, for gin
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.spectrum import Spectrum

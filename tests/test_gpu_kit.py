@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.fitted import load_spectrum
 from bdm_tf.model import build_model

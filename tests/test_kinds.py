@@ -6,7 +6,7 @@ import gin
 import numpy as np
 import pytest
 
-from bdm_tf import config, export, projections, sampling  # noqa: F401, export for gin
+from bdm_tf import config, exporting, projections, sampling  # noqa: F401, exporting for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.errors import UserError
 from bdm_tf.grids import FittedGrid, KarrasGrid

@@ -9,7 +9,7 @@ import tensorflow as tf
 from matplotlib import colormaps
 from PIL import Image
 
-from bdm_tf import export  # noqa: F401, for gin
+from bdm_tf import exporting  # noqa: F401, for gin
 from bdm_tf.data import TFDSImages
 from bdm_tf.diffusion import (
     BlurringProcess,

@@ -45,7 +45,7 @@ FLOORS = [
     "bdm_tf.training.signals",
     "bdm_tf.model",
     "bdm_tf.saved_models",
-    "bdm_tf.figures",
+    "bdm_tf.image_grids",
     "bdm_tf.process_figures",
     "bdm_tf.training.lock",
     "bdm_tf.training.workdir",
@@ -53,9 +53,9 @@ FLOORS = [
     "bdm_tf.training.trainer",
     "bdm_tf.training.run",
     "bdm_tf.training.loop",
+    "bdm_tf.exporting",
     "bdm_tf.stablehlo",
     "bdm_tf.tpu_check",
-    "bdm_tf.export",
     "bdm_tf.evaluation",
 ]
 

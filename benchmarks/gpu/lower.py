@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
 
-from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.files import write_atomically, write_npz
 from bdm_tf.fitted import find_spectrum, keep_spectrum, prepare_prior

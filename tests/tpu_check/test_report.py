@@ -6,7 +6,7 @@ import os
 import gin
 import pytest
 
-from bdm_tf import config, export  # noqa: F401, export for gin
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.stablehlo.lowering import Module
 from bdm_tf.tpu_check import job
 from bdm_tf.tpu_check.steps import use_defaults
