@@ -7,13 +7,19 @@ import difflib
 import inspect
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import gin
 from absl import logging
 
 from bdm_tf.errors import UserError, first_line
 
+# gin/ is in this package where that was installed, beside it in a checkout.
+_PACKAGE = os.path.dirname(os.path.abspath(__file__))
+_HOME = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "gin")) else os.path.dirname(_PACKAGE)
+
+# What gin raises for a text that it cannot use.
+_REFUSALS = (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError)
 _MADE = re.compile(r"@([\w./]+)\(\)")
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -23,26 +29,26 @@ hints: list[Callable[[str], str]] = []
 named_in_full: tuple[str, ...] = ()
 
 
-def parse(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
+def parse(files: Sequence[str], parameters: Sequence[str]) -> None:
     """Reads gin files, then single parameters, into gin's global configuration.
 
     Args:
-        files: paths of gin files; the later ones override the earlier ones.
+        files: paths of gin files, or names of the library's, such as `"gin/digits.gin"`; the later
+            ones override the earlier ones.
         parameters: bindings such as `"train.batch_size = 64"`; they override the files.
-        search_paths: folders in which gin files and their includes are looked for.
 
     Raises:
         UserError: a file is missing, or a name, parameter or value is unknown or malformed.
     """
     gin.clear_config()
-    overlay(files, parameters, search_paths)
+    overlay(files, parameters)
 
 
-def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Iterable[str]) -> None:
+def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
-    for path in search_paths:
+    for path in (_HOME, os.path.join(_HOME, "gin")):
         gin.add_config_file_search_path(path)
     files = [os.path.expanduser(file) for file in files]
     files = [os.path.abspath(file) if os.path.exists(file) else file for file in files]
@@ -55,15 +61,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str], search_paths: Itera
     try:
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(files, parameters)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SyntaxError,
-        TypeError,
-        LookupError,
-        AttributeError,
-    ) as error:
+    except (OSError, *_REFUSALS) as error:
         added = "".join(hint(str(error)) for hint in (_hint, *hints))
         raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
     finally:
@@ -122,7 +120,7 @@ def parse_text(text: str, skip_unknown: bool = False) -> None:
     gin.clear_config()
     try:
         gin.parse_config(text, skip_unknown=skip_unknown)
-    except (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError) as error:
+    except _REFUSALS as error:
         raise UserError(first_line(error)) from error
 
 

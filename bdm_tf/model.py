@@ -295,7 +295,7 @@ def load_model(
     """Rebuilds a trained model from a workdir alone, with its averaged weights.
 
     Args:
-        workdir: what `launch/train.py` wrote.
+        workdir: the folder of a run.
         step: a checkpoint's step; None is the newest.
         choose: called while gin's configuration is the workdir's, to change how it is sampled.
 

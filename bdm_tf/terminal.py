@@ -5,14 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 
-from absl import app, flags
+from absl import app, flags, logging
+
+from bdm_tf.interrupts import end_at_once
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def run_command(main: Callable[[list[str]], None]) -> None:
+    """Runs the `main` of one of the library's commands as what this process is for.
+
+    Args:
+        main: takes what is left when flags are read; flags of its module are the command's own.
+    """
+    end_at_once()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
+    for flag in flags.FLAGS.get_key_flags_for_module(main.__module__):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)  # for the help
+    app.run(main, flags_parser=partial(_parse_flags, sys.modules[main.__module__].__doc__))
+
+
+def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
     """absl's parser for `app.run`, but that `-h` and `--help` are no failure."""
     if {"-h", "-help", "--help"} & set(argv[1:]):
-        print(f"{sys.modules['__main__'].__doc__}\n{flags.FLAGS.main_module_help()}")
+        print(f"{sys.modules['__main__'].__doc__ or help}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     return app.parse_flags_with_usage(argv)
 

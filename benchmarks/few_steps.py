@@ -38,9 +38,9 @@ from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.frechet import frechet_distance
 from bdm_tf.evaluation.statistics import GaussianStatistics
-from bdm_tf.image_grids import write_grid
 from bdm_tf.files import read_npz, write_atomically
 from bdm_tf.fitted import prepare_trust
+from bdm_tf.image_grids import write_grid
 from bdm_tf.model import load_model, use_config
 from bdm_tf.training import loop  # noqa: F401, for gin
 

@@ -3,49 +3,7 @@
 With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwise than the run is.
 """
 
-import os
-
-from bdm_tf.interrupts import end_at_once
-
-end_at_once()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from absl import app, flags, logging
-
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import parse_flags
-
-_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_WORKDIR = define_path("workdir", None, "What launch/train.py wrote.", literal=True)
-_EXPORT_DIR = define_path("export_dir", None, "Where the SavedModel goes.", literal=True)
-_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
-_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "How it is sampled: gin/sampling/fast.gin.")
-_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "sample.num_steps = 20".')
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_dir.")
-
-
-@exits_on_user_error
-def main(argv: list[str]) -> None:
-    if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
-        raise UserError("usage: launch/export.py --workdir=DIR --export_dir=DIR [--step=N]")
-
-    from bdm_tf import config
-    from bdm_tf.exporting import check_free, export
-    from bdm_tf.model import load_model
-    from bdm_tf.training import loop  # noqa: F401, for gin
-
-    check_free(_EXPORT_DIR.value, _OVERWRITE.value)
-    paths = [_ROOT, os.path.join(_ROOT, "gin")]
-    model, step = load_model(
-        _WORKDIR.value,
-        _STEP.value,
-        lambda: config.overlay(_GIN_FILE.value, _GIN_PARAM.value, paths),
-    )
-    export(model, step, _EXPORT_DIR.value, overwrite=_OVERWRITE.value)
-    print(f"exported step {step} to {_EXPORT_DIR.value}")
-
+from bdm_tf.export import run
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
-    app.run(main, flags_parser=parse_flags)
+    run()

@@ -1,55 +1,6 @@
 """Draws images: python launch/sample.py --saved_model=DIR --output=grid.png"""
 
-import os
-
-from bdm_tf.interrupts import end_at_once
-
-end_at_once()
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-from absl import app, flags, logging
-
-from bdm_tf.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import parse_flags
-
-_SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
-_OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "How many images.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, from 0 to 2^31 - 1.")
-_FIRST = flags.DEFINE_integer("first", 0, "Number of the first image of this seed.")
-_NUM_STEPS = flags.DEFINE_integer("num_steps", 0, "Sampling steps; 0 is the number at export.")
-_MOST = 2**31 - 1
-
-
-@exits_on_user_error
-def main(argv: list[str]) -> None:
-    if not _SAVED_MODEL.value or not _OUTPUT.value or len(argv) > 1:
-        raise UserError("usage: launch/sample.py --saved_model=DIR --output=grid.png|images.npz")
-    if not _OUTPUT.value.endswith((".png", ".npz")):
-        raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
-    check_seed("--seed", _SEED.value)
-    for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
-        if not least <= flag.value <= _MOST:
-            raise UserError(f"--{flag.name}={flag.value} must lie between {least} and {_MOST}")
-    if _FIRST.value + _NUM_IMAGES.value > _MOST:
-        raise UserError(
-            f"--first={_FIRST.value} and --num_images={_NUM_IMAGES.value} go beyond the last image "
-            f"of a seed, number {_MOST - 1}"
-        )
-
-    from bdm_tf.image_grids import sample_to_file
-
-    sample_to_file(
-        _SAVED_MODEL.value,
-        _OUTPUT.value,
-        num_images=_NUM_IMAGES.value,
-        seed=_SEED.value,
-        first=_FIRST.value,
-        num_steps=_NUM_STEPS.value,
-    )
-
+from bdm_tf.sample import run
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
-    app.run(main, flags_parser=parse_flags)
+    run()

@@ -1,10 +1,9 @@
 """Trains a network that is nearly nothing and saves it after every step.
 
-Arguments: the repository, data_dir, workdir, the bytes that a file may have at most ("" for any),
+Arguments: data_dir, workdir, the bytes that a file may have at most ("" for any),
 and parameters for gin.
 """
 
-import os
 import resource
 import signal
 import sys
@@ -30,11 +29,11 @@ SETTINGS = [
 
 @exits_on_user_error
 def main(argv):
-    root, data_dir, workdir, limit, *parameters = argv[1:]
+    data_dir, workdir, limit, *parameters = argv[1:]
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-    config.parse(["digits.gin"], [*SETTINGS, *parameters], [root, os.path.join(root, "gin")])
+    config.parse(["digits.gin"], [*SETTINGS, *parameters])
     stopped_by = config.call(
         train,
         workdir,

@@ -195,13 +195,13 @@ WRONG_NETWORKS = [
 @pytest.mark.parametrize("binding", WRONG_NETWORKS)
 def test_networks_out_of_range_are_refused_by_name(binding):
     parameters = [*TINY, "Model.image_shape = (8, 8, 1)", f"UNet.{binding}"]
-    config.parse([os.path.join(ROOT, "gin", "digits.gin")], parameters, [])
+    config.parse([os.path.join(ROOT, "gin", "digits.gin")], parameters)
     with pytest.raises(UserError, match=f"UNet.{binding.split()[0]}="):
         build_model()
 
 
 def test_own_photographs_are_not_mirrored():
-    config.parse([os.path.join(ROOT, "gin", "folder.gin")], [], [os.path.join(ROOT, "gin")])
+    config.parse([os.path.join(ROOT, "gin", "folder.gin")], [])
     assert config.parameters(config.operative_text())["train.flip"] == "False"
 
 
@@ -217,7 +217,7 @@ def test_a_binding_without_an_owner_is_refused(tmp_path, digits_dir):
     extra = ["--gin_param=num_steps = 5"]
     words = refused(train_command(tmp_path / "run", digits_dir, extra=extra))
     assert "names no owner of num_steps" in words and "train.num_steps = 5" in words
-    config.parse([], ["steps = 5", "train.num_steps = %steps"], [])  # a macro that is used
+    config.parse([], ["steps = 5", "train.num_steps = %steps"])  # a macro that is used
 
 
 def test_a_savedmodel_takes_what_python_has(finished_run):
@@ -236,10 +236,9 @@ def test_the_librarys_files_include_the_librarys(tmp_path, monkeypatch):
     (tmp_path / "base" / "__init__.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    search = [ROOT, os.path.join(ROOT, "gin")]
-    config.parse(["folder.gin"], [], search)
+    config.parse(["folder.gin"], [])
     assert config.parameters(config.operative_text())["train.batch_size"] == "32"
-    config.parse(["cifar10_small.gin"], [], search)  # given by name, it is the user's
+    config.parse(["cifar10_small.gin"], [])  # given by name, it is the user's
     assert config.parameters(config.operative_text()) == {"train.batch_size": "7"}
 
 
@@ -262,9 +261,10 @@ def test_kerass_settings_for_other_programs_are_not_ours(tmp_path):
     assert "(2, 8, 8, 1)" in result.stdout, result.stderr[-2000:]
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_is_no_failure_and_lists_every_flag(flag):
-    result = run_afresh(command("train.py", flag), timeout=60)
+@pytest.mark.parametrize("called, flag", [("launch/train.py", "--help"), ("-m bdm_tf.train", "-h")])
+def test_help_is_no_failure_and_lists_every_flag(called, flag):
+    path = called.replace("launch", os.path.join(ROOT, "launch"))
+    result = run_afresh([sys.executable, *path.split(), flag], timeout=60)
     assert result.returncode == 0, result.stderr
-    for word in ("python launch/train.py --gin_file", "--workdir", "--gin_param", "--strategy"):
+    for word in (f"python {called} --gin_file", "--workdir", "--gin_param", "--strategy"):
         assert word in result.stdout

@@ -106,7 +106,7 @@ from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
 
-root, workdir, data_dir, *tiny = sys.argv[1:]
+workdir, data_dir, *tiny = sys.argv[1:]
 save = Checkpoints.save
 
 def interrupted(self, step, at_once=False):
@@ -115,7 +115,7 @@ def interrupted(self, step, at_once=False):
     return save(self, step, at_once)
 
 Checkpoints.save = interrupted
-config.parse(["digits.gin"], tiny, [root, root + "/gin"])
+config.parse(["digits.gin"], tiny)
 paths = dict(data_dir=data_dir, on_corrupt_image="stop")  # given, as the command does
 print(train(workdir, make_strategy("one_device"), lambda *_: sys.exit(9), **paths))
 """
@@ -123,7 +123,7 @@ print(train(workdir, make_strategy("one_device"), lambda *_: sys.exit(9), **path
 
 def test_a_sigterm_at_the_last_step_is_heard_and_the_same_command_exports(tmp_path, digits_dir):
     workdir = str(tmp_path / "run")
-    result = run([sys.executable, "-c", LAST, ROOT, workdir, digits_dir, *TINY])
+    result = run([sys.executable, "-c", LAST, workdir, digits_dir, *TINY])
     assert result.returncode == 0, result.stderr[-3000:]
     assert "stopped at step 12" in result.stdout and result.stdout.splitlines()[-1] == "15"
     result = run(train_command(workdir, digits_dir))
@@ -179,7 +179,7 @@ from bdm_tf.exporting import finish_run
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
 
-root, workdir, data_dir, *tiny = sys.argv[1:]
+workdir, data_dir, *tiny = sys.argv[1:]
 sound = pipeline.training_dataset
 
 def poisoned(*args, **kwargs):
@@ -189,7 +189,7 @@ def poisoned(*args, **kwargs):
     return sound(*args, **kwargs).enumerate().map(poison)
 
 pipeline.training_dataset = poisoned
-config.parse(["digits.gin"], tiny, [root, root + "/gin"])
+config.parse(["digits.gin"], tiny)
 train(workdir, make_strategy("one_device"), lambda *_: None, data_dir=data_dir)
 """
 
@@ -198,7 +198,7 @@ train(workdir, make_strategy("one_device"), lambda *_: None, data_dir=data_dir)
 def test_a_nan_in_the_data_stops_the_run_and_is_never_saved(checkpoint_every, tmp_path, digits_dir):
     workdir = str(tmp_path / "run")
     settings = [*TINY, f"train.checkpoint_every = {checkpoint_every}", "train.log_every = 0"]
-    result = run([sys.executable, "-c", NAN, ROOT, workdir, digits_dir, *settings])
+    result = run([sys.executable, "-c", NAN, workdir, digits_dir, *settings])
     assert result.returncode == 1
     assert "the loss is not finite at step 7" in result.stderr
     last = newest(workdir)

@@ -30,7 +30,7 @@ OVERLAYS = ("ablations", "base", "networks", "sampling")
 @pytest.mark.parametrize("file", FILES)
 def test_every_gin_file_builds(file):
     base = [os.path.join(GIN, "digits.gin")] if file.startswith(OVERLAYS) else []
-    config.parse([*base, os.path.join(GIN, file)], NARROW, [GIN])
+    config.parse([*base, os.path.join(GIN, file)], NARROW)
     sides = {"lsun_church_64": 64, "lsun_church_128": 128}
     side = sides.get(file.removesuffix(".gin").split(os.sep)[0], 32)
     config.bind("Model.image_shape", (side, side, 3))
@@ -52,9 +52,9 @@ def test_every_gin_file_builds(file):
 @pytest.mark.parametrize("folder", ["digits", "cifar10", "cifar10_small", "lsun_church_128"])
 def test_a_folder_of_models_starts_from_its_data_set(folder):
     for file in [file for file in FILES if file.startswith(f"{folder}{os.sep}")]:
-        config.parse([os.path.join(GIN, f"{folder}.gin")], [], [GIN])
+        config.parse([os.path.join(GIN, f"{folder}.gin")], [])
         expected = config.parameters(config.operative_text())
-        config.parse([os.path.join(GIN, file)], [], [GIN])
+        config.parse([os.path.join(GIN, file)], [])
         found = config.parameters(config.operative_text())
         for name, value in expected.items():
             if name.startswith("TFDSImages"):
@@ -74,14 +74,14 @@ def test_a_folder_of_models_starts_from_its_data_set(folder):
 )
 def test_an_ablation_overrides_the_experiment_it_follows(file, name, value):
     paths = [os.path.join(GIN, "cifar10.gin"), os.path.join(GIN, "ablations", f"{file}.gin")]
-    config.parse(paths, [], [GIN])
+    config.parse(paths, [])
     assert gin.query_parameter(f"BlurSchedule.{name}") == value
     assert gin.query_parameter("UNet.channels") == 256
 
 
 @pytest.mark.parametrize("file", EVALUATIONS)
 def test_every_evaluation_names_its_protocol(file):
-    config.parse([os.path.join(GIN, file)], [], [GIN])
+    config.parse([os.path.join(GIN, file)], [])
     counts = {"cifar10": 50_000, "lsun_church": 10_000, "digits": 1797}
     (name,) = [name for name in counts if f"{name}.gin" in file]
     assert gin.query_parameter("evaluate.num_images") == counts[name]

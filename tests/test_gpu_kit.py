@@ -113,7 +113,7 @@ def test_what_the_link_damaged_is_named_and_a_stop_is_saved(folders, tmp_path):
 
 def test_the_state_is_that_of_the_librarys_own_steps(folders):
     # The same images in the same batches: as drawn by the kit, handed over by hand.
-    config.parse([os.path.join(ROOT, "gin", "digits.gin")], PARAMETERS, [])
+    config.parse([os.path.join(ROOT, "gin", "digits.gin")], PARAMETERS)
     images, _ = setting("data").load(None)
     use_defaults(images.image_shape)
     keras.utils.set_random_seed(3)

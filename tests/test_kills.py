@@ -26,7 +26,7 @@ def start(digits_dir):
     def starts(workdir, limit=""):
         script = os.path.join(ROOT, "tests", "small_training.py")
         steps = f"train.num_steps = {STEPS}"
-        return forks().start([sys.executable, script, ROOT, digits_dir, workdir, limit, steps])
+        return forks().start([sys.executable, script, digits_dir, workdir, limit, steps])
 
     return starts
 

@@ -37,7 +37,7 @@ BINDINGS = {
 @pytest.mark.parametrize("binding", BINDINGS)
 def test_gin_values_of_another_kind_are_refused(binding):
     files = [os.path.join(ROOT, "gin", "digits.gin")]
-    config.parse(files, [*TINY, "Model.image_shape = (8, 8, 1)", binding], [])
+    config.parse(files, [*TINY, "Model.image_shape = (8, 8, 1)", binding])
     with pytest.raises(UserError, match=BINDINGS[binding]):
         build_sample_settings(build_model())
     gin.clear_config()
@@ -60,5 +60,5 @@ def test_python_values_of_another_kind_are_refused():
 
 def test_a_name_that_is_nearly_one_is_told():
     with pytest.raises(UserError, match="Did you mean SpectralClip"):
-        config.parse([], ["sample.projection = @Spectralclip()"], [])
+        config.parse([], ["sample.projection = @Spectralclip()"])
         gin.query_parameter("sample.projection")

@@ -231,7 +231,7 @@ def test_a_row_for_each_gin_file_run_and_saved_model(tmp_path, digits_dir, finis
 def test_vector_formats(kind, ending, tmp_path, digits_dir, clean_gin):
     output = str(tmp_path / f"figure.{ending}")
     files = [[f"{DIGITS}/ihdm.gin"], [f"{DIGITS}/cold_diffusion.gin"]]
-    draw_to_file(kind, output, gin_files=files, search_paths=[GIN], data_dir=digits_dir)
+    draw_to_file(kind, output, gin_files=files, data_dir=digits_dir)
     with open(output, "rb") as file:
         assert {"svg": b"<svg", "pdf": b"%PDF"}[ending] in file.read(1000)
     assert os.listdir(tmp_path) == [f"figure.{ending}"]
@@ -254,7 +254,6 @@ def large_digits(tmp_path):
 def test_models_of_two_image_shapes_are_named(tmp_path, digits_dir, large_digits, clean_gin):
     arguments = {
         "gin_files": [[f"{DIGITS}/ihdm.gin"], [large_digits]],
-        "search_paths": [GIN],
         "data_dir": digits_dir,
     }
     output = str(tmp_path / "figure.png")
@@ -283,7 +282,7 @@ BAD_MODELS = {
 def test_what_cannot_be_drawn_gets_a_clear_message(case, tmp_path, digits_dir, clean_gin):
     wrong, message = BAD_MODELS[case]
     (tmp_path / ".png").mkdir()
-    given = {"search_paths": [GIN], "data_dir": digits_dir, **wrong}
+    given = {"data_dir": digits_dir, **wrong}
     if not {"gin_files", "workdirs", "saved_models"} & wrong.keys():
         given["gin_files"] = [["digits.gin"]]
     output = os.path.join(tmp_path, given.pop("output", "figure.png"))

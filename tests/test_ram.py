@@ -22,12 +22,12 @@ from bdm_tf.process_figures import draw_to_file
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
 
-root, data_dir, *tiny = sys.argv[1:]
-workdir, gin = "ram://run", [root, os.path.join(root, "gin")]
+data_dir, *tiny = sys.argv[1:]
+workdir = "ram://run"
 strategy = make_strategy("one_device")
 
 def train_to(steps):
-    config.parse(["digits.gin"], [*tiny, f"train.num_steps = {steps}"], gin)
+    config.parse(["digits.gin"], [*tiny, f"train.num_steps = {steps}"])
     assert train(workdir, strategy, lambda model, step: finish_run(model, step, workdir),
                  data_dir=data_dir) is None
 
@@ -39,7 +39,7 @@ assert [json.loads(line)["step"] for line in lines] == [3, 6, 9, 12]
 parameters = ["evaluate.num_images = 20", "evaluate.batch_size = 20", "evaluate.num_steps = 2",
               "KernelDistance.subset_size = 10", "KernelDistance.subsets = 2",
               "EvalLoss.draws = 1", "BitsPerDimension.draws = 1"]
-subject = open_subject(strategy, lambda: config.overlay(["eval/digits.gin"], parameters, gin),
+subject = open_subject(strategy, lambda: config.overlay(["eval/digits.gin"], parameters),
                        workdir=workdir)
 paths = Paths(cache_dir="ram://cache", data_dir=data_dir, export_statistics="ram://statistics",
               save_samples="ram://kept/samples.npz")
@@ -54,7 +54,7 @@ export(model, step, "ram://exported")
 for output in ("ram://drawn/grid.png", "ram://drawn/images.npz"):
     sample_to_file("ram://exported", output, num_images=6, seed=0, first=0, num_steps=2)
 draw_to_file("process", "ram://drawn/process.png", gin_files=[], workdirs=[workdir],
-             saved_models=["ram://exported"], gin_params=[], search_paths=gin, data_dir=data_dir,
+             saved_models=["ram://exported"], gin_params=[], data_dir=data_dir,
              num_times=3, image=0, num_images=1, seed=0)
 for path in ("ram://run/config.gin", "ram://run/saved_model/saved_model.pb",
              "ram://statistics/train.npz", "ram://run/samples/final.png", "ram://kept/samples.npz", "ram://drawn/grid.png",
@@ -85,7 +85,7 @@ def test_nothing_is_written_but_to_ram(tmp_path, digits_dir):
     own = {"MPLCONFIGDIR": str(libraries), "KERAS_HOME": str(libraries)}  # theirs, not ours
     data = listed(digits_dir)
     result = subprocess.run(
-        [sys.executable, "-c", SCRIPT, ROOT, digits_dir, *TINY],
+        [sys.executable, "-c", SCRIPT, digits_dir, *TINY],
         capture_output=True,
         text=True,
         timeout=400,

@@ -57,6 +57,11 @@ FLOORS = [
     "bdm_tf.stablehlo",
     "bdm_tf.tpu_check",
     "bdm_tf.evaluation",
+    "bdm_tf.train",
+    "bdm_tf.evaluate",
+    "bdm_tf.export",
+    "bdm_tf.sample",
+    "bdm_tf.figures",
 ]
 
 

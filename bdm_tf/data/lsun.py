@@ -24,7 +24,7 @@ class Lsun(lsun.Lsun, skip_registration=True):  # type: ignore[call-arg]
 
     def _split_generators(self, dl_manager):
         if importlib.util.find_spec("lmdb") is None:  # said before gigabytes are fetched
-            raise UserError('preparing LSUN needs lmdb: pip install -e ".[lsun]"')
+            raise UserError("preparing LSUN needs lmdb: pip install lmdb")
         return super()._split_generators(dl_manager)
 
     def _generate_examples(self, extracted_dir, file_path):

@@ -70,7 +70,7 @@ class Evaluation:
         num_images: samples to draw; 0 scores the weights and the data alone.
         batch_size: images at a time, over all replicas.
         num_steps: of the sampler; 0 is the model's own number.
-        seed: an integer; the samples are those of `launch/sample.py --seed`.
+        seed: an integer; the samples are those of `bdm_tf.sample --seed`.
         best_by: see above; None is the first figure.
         tensor_float_32: whether NVIDIA GPUs may round float32 factors to 10 bits.
 

@@ -202,7 +202,7 @@ def open_subject(
     if "evaluate.data" not in config.parameters(config.operative_text()):
         if "train.data" not in trained_with:
             raise UserError("evaluate.data must name the data set to compare with, in a gin file")
-        config.overlay([], [f"evaluate.data = {trained_with['train.data']}"], [])
+        config.overlay([], [f"evaluate.data = {trained_with['train.data']}"])
     if workdir:
         return TrainedRun(strategy, workdir, trained_with)
     return ShippedModel(saved_model, strategy) if saved_model else StoredImages(str(images))

@@ -1,4 +1,4 @@
-"""What processes do to images, at a glance: `launch/figures.py`."""
+"""What processes do to images, at a glance: `bdm_tf/figures.py`."""
 
 from bdm_tf.process_figures.job import draw_to_file
 

@@ -43,7 +43,6 @@ def draw_to_file(
     workdirs: Sequence[str] = (),
     saved_models: Sequence[str] = (),
     gin_params: Sequence[str] = (),
-    search_paths: Sequence[str] = (),
     data_dir: str | None = None,
     num_times: int = 8,
     image: int = 0,
@@ -58,7 +57,6 @@ def draw_to_file(
         gin_files: for each model its gin files.
         workdirs, saved_models: models that are named by a folder.
         gin_params: bindings that are laid over every model's.
-        search_paths: see `config.parse`.
         data_dir: handed to `data.load`.
         num_times: columns, evenly from t = 0 to t = 1.
         image: number of the first image in the training split of the first model's data set.
@@ -71,7 +69,7 @@ def draw_to_file(
     """
     check_writable(output)
     named: list[tuple[str, Callable[[], Any]]] = [
-        *((config.run_name(f), partial(config.parse, f, [], search_paths)) for f in gin_files),
+        *((config.run_name(f), partial(config.parse, f, [])) for f in gin_files),
         *((_tail(path, 1), partial(use_config, path)) for path in workdirs),
         *((_tail(path, 2), partial(use_saved_config, path)) for path in saved_models),
     ]
@@ -105,7 +103,7 @@ def _read(
     name: str, configure: Callable[[], Any], gin_params: Sequence[str], data_dir: str | None
 ) -> Subject:
     configure()
-    config.overlay([], [*gin_params, *_STREAMED], [])
+    config.overlay([], [*gin_params, *_STREAMED])
     found = config.parameters(config.operative_text())
     if "Model.process" not in found:
         raise UserError(
@@ -113,7 +111,7 @@ def _read(
             "given after, for instance gin/digits.gin+gin/base/ihdm.gin"
         )
     parts = [f"figure.{part} = {found[key]}" for part, key in _PARTS.items() if key in found]
-    config.overlay([], parts, [])
+    config.overlay([], parts)
     try:
         return gin.get_configurable("figure")(name, data_dir)
     except UserError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from bdm_tf.errors import UserError
 
-_INSTALL = 'pip install -e ".[tpu_check]"'
+_INSTALL = 'pip install "bdm_tf[tpu_check]"'
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def _restore(
     if start > num_steps:
         raise UserError(
             f"train.num_steps={num_steps}, but the run in {files.path} is at step {start}: give "
-            f"that or more; launch/export.py --step=N exports an earlier checkpoint, if it is kept"
+            "that or more; python -m bdm_tf.export --step=N exports an earlier step, if kept"
         )
     with cluster.together():
         if path and not cluster.is_chief:

@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
     if tf.io.gfile.exists(os.path.join(_OUTPUT.value, "lowered.json")):
         raise UserError(f"--output={_OUTPUT.value} holds a lowered run; give another folder")
     tf.io.gfile.makedirs(_OUTPUT.value)
-    config.parse(_GIN_FILE.value, _GIN_PARAM.value, [_ROOT, os.path.join(_ROOT, "gin")])
+    config.parse(_GIN_FILE.value, _GIN_PARAM.value)
     images, evaluated = setting("data").load(_DATA_DIR.value)
     use_defaults(images.image_shape)
     keras.utils.set_random_seed(setting("seed"))

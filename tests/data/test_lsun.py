@@ -16,7 +16,6 @@ from bdm_tf.errors import UserError
 from bdm_tf.evaluation.job import Paths, make_evaluation
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.training.strategy import make_strategy
-from tests.conftest import ROOT
 
 SIZES = [(24, 40), (48, 24), (32, 32), (25, 31), (60, 60), (24, 24), (40, 26)]
 
@@ -120,7 +119,7 @@ def test_lsun_is_scored_by_its_gin_file(unpacked, tmp_path):
     ]
     subject = open_subject(
         strategy,
-        lambda: config.overlay(["eval/lsun_church.gin"], parameters, [f"{ROOT}/gin"]),
+        lambda: config.overlay(["eval/lsun_church.gin"], parameters),
         images=str(tmp_path / "drawn.npz"),
     )
     paths = Paths(str(tmp_path / "cache"), str(tmp_path / "data"), features="pixels")

@@ -4,14 +4,14 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import run
 
 pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import sys
 import numpy as np, tensorflow as tf
-workdir, data_dir, scratch, root = sys.argv[1:]
+workdir, data_dir, scratch = sys.argv[1:]
 cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 4
 tf.config.set_logical_device_configuration(cpu, devices)
@@ -25,7 +25,7 @@ parameters = ["evaluate.num_steps = 3", "evaluate.num_images = 30", "evaluate.ba
 
 def scores(name, kind, **subject):
     strategy = make_strategy(name)
-    overlay = lambda: config.overlay(["eval/digits.gin"], parameters, [f"{root}/gin"])
+    overlay = lambda: config.overlay(["eval/digits.gin"], parameters)
     subject = open_subject(strategy, overlay, **subject)
     if kind == "run":
         subject.restore_step(None)
@@ -49,5 +49,5 @@ for kind, given in subjects.items():
 
 
 def test_replicas_measure_what_one_does(tmp_path, finished_run, digits_dir):
-    result = run([sys.executable, "-c", SCRIPT, finished_run, digits_dir, str(tmp_path), ROOT])
+    result = run([sys.executable, "-c", SCRIPT, finished_run, digits_dir, str(tmp_path)])
     assert result.returncode == 0, result.stderr[-3000:]

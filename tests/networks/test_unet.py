@@ -20,7 +20,7 @@ SMALL = dict(
 
 
 def gin_unet(file, shape):
-    config.parse([os.path.join(GIN, file)], [], [GIN])
+    config.parse([os.path.join(GIN, file)], [])
     return gin.get_configurable("UNet")(shape)
 
 

@@ -137,4 +137,4 @@ def test_without_the_compiler_the_extra_is_named():
     )
     result = run_afresh([sys.executable, "-c", code])
     assert "the TPU compiler needs jax and libtpu" in result.stderr
-    assert '".[tpu_check]"' in result.stderr
+    assert '"bdm_tf[tpu_check]"' in result.stderr

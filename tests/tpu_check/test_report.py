@@ -33,7 +33,7 @@ def digits(monkeypatch):
     monkeypatch.setattr(job, "compiled", lambda module, topology: found)
 
     def configured(*parameters):
-        config.parse([os.path.join(ROOT, "gin", "digits.gin")], [*TINY, *parameters], [])
+        config.parse([os.path.join(ROOT, "gin", "digits.gin")], [*TINY, *parameters])
         return found
 
     return configured

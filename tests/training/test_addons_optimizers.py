@@ -24,7 +24,7 @@ AROUND_SGD = "{0}.optimizer = @keras.optimizers.legacy.SGD()"
 
 def chosen(name, *parameters):
     name = f"tfa.optimizers.{name}"
-    config.parse([], [f"train.optimizer = @{name}()", *(p.format(name) for p in parameters)], [])
+    config.parse([], [f"train.optimizer = @{name}()", *(p.format(name) for p in parameters)])
     return make_optimizer(gin.get_bindings(train)["optimizer"], RATE)
 
 
@@ -111,7 +111,6 @@ def test_in_a_wrapper_inside_another_all_count_the_same_steps():
             "tfa.optimizers.Lookahead.slow_step_size = 1.0",
             NESTED,
         ],
-        [],
     )
     optimizer = make_optimizer(gin.get_bindings(train)["optimizer"], WarmUp(1.0, 10))
     variable = tf.Variable([0.0])
@@ -164,7 +163,7 @@ def test_text_is_given_to_what_takes_text():
 def test_an_optimizer_around_itself_is_named():
     around = {"SWA": "Lookahead", "Lookahead": "SWA"}
     circle = [f"tfa.optimizers.{a}.optimizer = @tfa.optimizers.{b}()" for a, b in around.items()]
-    config.parse([], ["train.optimizer = @tfa.optimizers.SWA()", *circle], [])
+    config.parse([], ["train.optimizer = @tfa.optimizers.SWA()", *circle])
     with pytest.raises(UserError) as caught:
         config.call(gin.get_bindings, train)
     assert all(line in caught.value.message for line in circle)

@@ -23,7 +23,7 @@ RATE = 0.25
 
 def chosen(*parameters):
     """The optimizer that gin's parameters choose for a training run."""
-    config.parse([], parameters, [])
+    config.parse([], parameters)
     return make_optimizer(gin.get_bindings(train).get("optimizer"), RATE)
 
 
@@ -55,7 +55,7 @@ def test_its_parameters_are_gin_s():
 
 
 def test_the_optimizer_is_made_under_the_strategy():
-    config.parse([], ["train.optimizer = @keras.optimizers.SGD()"], [])
+    config.parse([], ["train.optimizer = @keras.optimizers.SGD()"])
     choice = gin.get_bindings(train)["optimizer"]
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         optimizer = make_optimizer(choice, RATE)

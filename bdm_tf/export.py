@@ -1,0 +1,44 @@
+"""Exports a checkpoint: python -m bdm_tf.export --workdir=DIR --export_dir=DIR
+
+With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwise than the run is.
+"""
+
+from absl import flags
+
+from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
+from bdm_tf.terminal import run_command
+
+_WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
+_EXPORT_DIR = define_path("export_dir", None, "Where the SavedModel goes.", literal=True)
+_STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
+_GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "How it is sampled: gin/sampling/fast.gin.")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "sample.num_steps = 20".')
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_dir.")
+
+
+@exits_on_user_error
+def main(argv: list[str]) -> None:
+    if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
+        raise UserError("usage: python -m bdm_tf.export --workdir=DIR --export_dir=DIR [--step=N]")
+
+    from bdm_tf import config
+    from bdm_tf.exporting import check_free, export
+    from bdm_tf.model import load_model
+    from bdm_tf.training import loop  # noqa: F401, for gin
+
+    check_free(_EXPORT_DIR.value, _OVERWRITE.value)
+    model, step = load_model(
+        _WORKDIR.value, _STEP.value, lambda: config.overlay(_GIN_FILE.value, _GIN_PARAM.value)
+    )
+    export(model, step, _EXPORT_DIR.value, overwrite=_OVERWRITE.value)
+    print(f"exported step {step} to {_EXPORT_DIR.value}")
+
+
+def run() -> None:
+    """The command."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()

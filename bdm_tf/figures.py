@@ -1,0 +1,72 @@
+"""Shows what processes do: python -m bdm_tf.figures --gin_file=gin/digits.gin --output=f.png"""
+
+from absl import flags
+
+from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.paths import define_path
+from bdm_tf.terminal import run_command
+
+_FIGURE = flags.DEFINE_enum(
+    "figure",
+    "process",
+    ["process", "spaces", "snr"],
+    "Images as they fade; with their coefficients below; or log SNR of the frequencies.",
+)
+_GIN_FILE = flags.DEFINE_multi_string(
+    "gin_file", [], 'A model; files joined by "+" are laid over each other. May be repeated.'
+)
+_WORKDIR = flags.DEFINE_multi_string("workdir", [], "The folder of a run.")
+_SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "A model that was exported.")
+_GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "Laid over every model.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
+_NUM_TIMES = flags.DEFINE_integer("num_times", 8, "Columns, evenly from t = 0 to t = 1.")
+_IMAGE = flags.DEFINE_integer("image", 0, "Number of the image in the training split.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "Images from there on, a row each.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, which all rows and times share.")
+_OUTPUT = define_path("output", None, "A .png, .pdf or .svg.")
+
+
+def _check_flags(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise UserError(f"unexpected arguments {argv[1:]}; flags look like --gin_file=FILE")
+    if not any([*_GIN_FILE.value, *_WORKDIR.value, *_SAVED_MODEL.value]):
+        raise UserError("give at least one --gin_file=FILE, --workdir=DIR or --saved_model=DIR")
+    if not _OUTPUT.value:
+        raise UserError("--output is missing, for instance --output=figure.png")
+    if not _OUTPUT.value.endswith((".png", ".pdf", ".svg")):
+        raise UserError(f"--output={_OUTPUT.value} must end in .png, .pdf or .svg")
+    for flag, least in ((_NUM_TIMES, 2), (_IMAGE, 0), (_NUM_IMAGES, 1), (_SEED, 0)):
+        if flag.value < least:
+            raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
+
+
+@exits_on_user_error
+def main(argv: list[str]) -> None:
+    _check_flags(argv)
+
+    from bdm_tf import exporting  # noqa: F401, for gin
+    from bdm_tf.process_figures import draw_to_file
+    from bdm_tf.training import loop  # noqa: F401, for gin
+
+    draw_to_file(
+        _FIGURE.value,
+        _OUTPUT.value,
+        gin_files=[files.split("+") for files in _GIN_FILE.value],
+        workdirs=_WORKDIR.value,
+        saved_models=_SAVED_MODEL.value,
+        gin_params=_GIN_PARAM.value,
+        data_dir=_DATA_DIR.value,
+        num_times=_NUM_TIMES.value,
+        image=_IMAGE.value,
+        num_images=_NUM_IMAGES.value,
+        seed=_SEED.value,
+    )
+
+
+def run() -> None:
+    """The command."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()
