@@ -111,7 +111,7 @@ def warn_of_few_steps(info: dict, num_steps: int) -> None:
         logging.warning(
             "%d steps may be too few: this model was exported for %d, predicts eps, and %s does "
             "not hold its errors. What does, for each frequency: "
-            'launch/export.py --gin_param="sample.projection = @SpectralClip()"',
+            'python -m bdm_tf.export --gin_param="sample.projection = @SpectralClip()"',
             num_steps,
             info["num_steps"],
             bound,

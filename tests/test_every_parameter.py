@@ -1,7 +1,6 @@
 """Every parameter of every part, given odd values: it works, or is refused by its name."""
 
 import inspect
-import os
 
 import gin
 import numpy as np
@@ -15,9 +14,8 @@ from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.spectrum import measure_spectrum
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests import small_network  # noqa: F401, for gin
-from tests.conftest import ROOT, TINY
+from tests.conftest import TINY
 
-SEARCH = [ROOT, os.path.join(ROOT, "gin")]
 VALUES = [
     "-1",
     "0",
@@ -128,7 +126,7 @@ def test_a_part_takes_or_refuses(owner, name, tmp_path):
         where = tmp_path / str(i)
         where.mkdir()
         try:
-            config.parse(files, [*base, f"{owner}.{name} = {value}"], SEARCH)
+            config.parse(files, [*base, f"{owner}.{name} = {value}"])
             use(where)
         except UserError as error:
             if name not in error.message:

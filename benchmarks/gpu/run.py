@@ -4,7 +4,8 @@ python benchmarks/gpu/run.py lowered --output=back --minutes=8 --samples=10000
 
 goes on with the state that is in --state, trains until the time is up, draws samples, and writes
 into --output what is to be sent back: averaged weights and samples in files of 15 MiB at most, a
-grid, and log.txt. SIGTERM and Ctrl-C save and stop. With --measure it only says how fast the step is. Needs JAX, NumPy and Pillow.
+grid, and log.txt. SIGTERM and Ctrl-C save and stop. With --measure it only says how fast the step
+is. Needs JAX, NumPy and Pillow.
 """
 
 import argparse
