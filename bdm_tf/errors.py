@@ -103,6 +103,13 @@ def check_flags(owner: str, **values: bool) -> None:
             raise UserError(f"{owner}.{name}={value!r} must be True or False")
 
 
+def check_text(owner: str, **values: str) -> None:
+    """Raises a `UserError` for a parameter of `owner` that is no text."""
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise UserError(f"{owner}.{name}={value!r} must be text, in quotes")
+
+
 def check_image_shape(name: str, value: Sequence[int]) -> None:
     """Raises a `UserError` for what is not three whole numbers `(H, W, C)`, above 0."""
     shape = value if isinstance(value, (tuple, list)) else ()

@@ -1,18 +1,25 @@
 """Every parameter of every part, given odd values: it works, or is refused by its name."""
 
 import inspect
+import re
 
 import gin
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from bdm_tf import config, exporting  # noqa: F401, for gin
+from bdm_tf.data import TFDSImages
 from bdm_tf.errors import UserError
+from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import prepare_prior
 from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.networks import UNet
 from bdm_tf.spectrum import measure_spectrum
-from bdm_tf.training import loop  # noqa: F401, for gin
+from bdm_tf.training import loop
+from bdm_tf.training.settings import check_settings
 from tests import small_network  # noqa: F401, for gin
 from tests.conftest import TINY
 
@@ -129,7 +136,87 @@ def test_a_part_takes_or_refuses(owner, name, tmp_path):
             config.parse(files, [*base, f"{owner}.{name} = {value}"])
             use(where)
         except UserError as error:
-            if name not in error.message:
+            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
+                problems.append(f"{value}: {error.message}")
+        except Exception as error:
+            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
+    assert not problems, "\n".join(problems)
+
+
+TRAINING = "num_steps batch_size learning_rate seed flip warmup_steps clip_norm ema_decay data"
+TRAINING += " steps_per_call accumulation_steps jit_compile deterministic log_every eval_every"
+TRAINING += " checkpoint_every keep_checkpoints keep_every async_checkpoints eval_images"
+TRAINING += " sample_every sample_images sample_num_steps"
+
+
+@pytest.mark.parametrize("name", TRAINING.split())
+def test_training_takes_or_refuses(name):
+    defaults = {n: p.default for n, p in inspect.signature(loop.train).parameters.items()}
+    given = {"num_steps": 9, "batch_size": 2, "learning_rate": 1e-3, "data": TFDSImages("digits")}
+    for value in (-1, 0, 0.5, 10**30, 1e30, float("nan"), None, "text", True, [], UNet):
+        try:
+            check_settings({**defaults, **given, name: value}, 1)
+        except UserError as error:
+            assert f"train.{name}" in error.message
+        else:
+            assert value in (0, 0.5, 1e30, 10**30, None, True), value
+
+
+DATA = [("TFDSImages", n) for n in parameters_of("TFDSImages")]
+DATA += [("ImageFolder", n) for n in parameters_of("ImageFolder")]
+
+
+@pytest.mark.parametrize("owner, name", DATA, ids=[".".join(case) for case in DATA])
+def test_a_data_set_takes_or_refuses(owner, name, digits_dir, tmp_path):
+    image = np.zeros((8, 8, 3), np.uint8)
+    for path in ("train/a.png", "train/b.png", "test/c.png"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / path)
+    folder = digits_dir if owner == "TFDSImages" else str(tmp_path)
+    given = {"TFDSImages.name": "'digits'", "ImageFolder.image_size": "8"}
+    problems = []
+    for value in VALUES:
+        bound = {**given, f"{owner}.{name}": value}
+        config.parse([], [f"{n} = {v}" for n, v in bound.items()])
+        try:
+            images, _ = gin.get_configurable(owner)().load(folder)
+            assert next(iter(images.in_order(1))).shape == (1, *images.image_shape)
+        except UserError as error:
+            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
+                problems.append(f"{value}: {error.message}")
+        except Exception as error:
+            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
+    assert not problems, "\n".join(problems)
+
+
+SCORES = [("evaluate", n) for n in "num_images batch_size seed best_by tensor_float_32".split()]
+SCORES += [("evaluate", n) for n in ("data", "features", "evaluators")]
+SCORES += [
+    (owner, name)
+    for owner in "FrechetDistance InceptionScore KernelDistance BitsPerDimension EvalLoss".split()
+    + ["PrecisionRecall"]
+    for name in parameters_of(owner)
+    if name != "context"
+]
+
+
+@pytest.mark.parametrize("owner, name", SCORES, ids=[".".join(case) for case in SCORES])
+def test_an_evaluation_takes_or_refuses(owner, name, digits_dir, tmp_path):
+    np.savez(tmp_path / "images.npz", images=np.tile(IMAGES, (2, 1, 1, 1)))
+    strategy = tf.distribute.get_strategy()
+    few = ["evaluate.num_images = 40", "KernelDistance.subset_size = 20"]
+    measured = owner if owner != "evaluate" else "FrechetDistance"
+    few += ["KernelDistance.subsets = 2", f"evaluate.evaluators = [@FrechetFloor, @{measured}]"]
+    problems = []
+    for value in VALUES:
+        config.parse(["eval/digits.gin"], [*few, f"{owner}.{name} = {value}"])
+        paths = Paths(cache_dir=str(tmp_path / "cache"), data_dir=digits_dir)
+        try:
+            evaluation = make_evaluation(StoredImages(f"{tmp_path}/images.npz"), strategy, paths)
+            if owner != "KernelDistance":  # a million subsets take their time
+                evaluation.score(str(tmp_path / "scratch"))
+        except UserError as error:
+            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
                 problems.append(f"{value}: {error.message}")
         except Exception as error:
             problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")

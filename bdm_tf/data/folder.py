@@ -13,7 +13,7 @@ from absl import logging
 from bdm_tf.data.cache import read_images
 from bdm_tf.data.images import FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
-from bdm_tf.errors import UserError, first_line
+from bdm_tf.errors import UserError, check_between, check_text, first_line, is_whole
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
 EXTENSIONS = tuple(
@@ -46,8 +46,11 @@ class ImageFolder:
         self._size = checked_size(image_size)
         if self._size is None:
             raise UserError("ImageFolder.image_size must be given: the images may differ in size")
-        if channels not in (1, 3):
+        if not is_whole(channels) or channels not in (1, 3):
             raise UserError(f"ImageFolder.channels={channels} must be 1 (grey) or 3 (colour)")
+        if eval_split is not None:
+            check_text("ImageFolder", eval_split=eval_split)
+        check_between("ImageFolder.max_memory_gb", max_memory_gb, 0)
         self._channels = channels
         self._eval_split = eval_split
         self._max_bytes = max_memory_gb * 2**30

@@ -8,12 +8,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, is_whole
 
 # Pillow's own limits are for uploads of strangers; these are the user's images.
 Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 VERSION = 2  # goes up when the same file becomes other pixels
+_LARGEST = 2**14  # pixels along a side
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,8 +32,10 @@ def checked_size(image_size) -> tuple[int, int] | None:
     if image_size is None:
         return None
     pair = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    if len(pair) != 2 or any(not isinstance(v, int) or v < 1 for v in pair):
-        raise UserError(f"image_size={image_size!r} must be a number or (height, width), above 0")
+    if len(pair) != 2 or not all(is_whole(v) and 0 < v <= _LARGEST for v in pair):
+        raise UserError(
+            f"image_size={image_size!r} must be a number or (height, width), from 1 to {_LARGEST}"
+        )
     return tuple(pair)
 
 

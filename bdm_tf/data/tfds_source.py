@@ -13,7 +13,7 @@ import tensorflow as tf
 from bdm_tf.data.images import Images, InMemoryImages
 from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
-from bdm_tf.errors import UserError, first_line
+from bdm_tf.errors import UserError, check_between, check_text, first_line
 from bdm_tf.interrupts import cleaning_up
 
 # What the file formats of TFDS that are not TFRecord are read with.
@@ -47,6 +47,10 @@ class TFDSImages:
         image_key: str = "image",
         max_memory_gb: float = 4.0,
     ):
+        check_text("TFDSImages", name=name, train_split=train_split, image_key=image_key)
+        if eval_split is not None:
+            check_text("TFDSImages", eval_split=eval_split)
+        check_between("TFDSImages.max_memory_gb", max_memory_gb, 0)
         self._name = name
         self._size = checked_size(image_size)
         self._splits = (train_split, eval_split)

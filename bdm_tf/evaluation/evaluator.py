@@ -89,7 +89,7 @@ def check_split(figure: str, context: Context, split: str, images: bool = False)
         Unavailable: it is not.
         UserError: there is no such word.
     """
-    if split not in ("train", "eval"):
+    if not isinstance(split, str) or split not in ("train", "eval"):
         raise UserError(f"split={split!r} of an evaluator must be 'train' or 'eval'")
     reference = context.reference
     if not (reference.has_images(split) if images else reference.has(split)):

@@ -24,10 +24,10 @@ class InceptionScore(Evaluator):
     names = ("inception_score",)
 
     def __init__(self, context: Context, splits: int = 10):
+        check_counts("InceptionScore", 1, splits=splits)
         if not context.features.has_logits:
             reason = f"the features {context.features.name!r} have no logits"
             raise Unavailable("inception_score", reason)
-        check_counts("InceptionScore", 1, splits=splits)
         check_samples("inception_score", context, splits, "InceptionScore.splits")
         self._ends = np.arange(1, splits + 1) * context.num_images // splits
         self.start()

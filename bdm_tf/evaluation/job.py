@@ -17,7 +17,8 @@ import tensorflow as tf
 import bdm_tf
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.data.images import check_source
+from bdm_tf.errors import UserError, check_counts, check_flags, check_seed, check_text
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
@@ -101,6 +102,17 @@ class Evaluation:
         self._tensor_float_32 = tensor_float_32
         check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
         check_counts("evaluate", 1, batch_size=batch_size)
+        check_seed("evaluate.seed", seed)
+        check_flags("evaluate", tensor_float_32=tensor_float_32)
+        if best_by is not None:
+            check_text("evaluate", best_by=best_by)
+        check_source("evaluate.data", data)
+        if not callable(features):
+            raise UserError(f"evaluate.{features=} makes none: give one like @PixelFeatures")
+        if not isinstance(evaluators, (list, tuple)) or not all(map(callable, evaluators)):
+            raise UserError(
+                f"evaluate.{evaluators=} must be a list of what makes them, like [@FrechetDistance]"
+            )
         self._batch_size = self._whole_batch(batch_size)
         there = getattr(subject, "num_images", num_images)
         self.num_images = min(num_images, there)
@@ -141,7 +153,7 @@ class Evaluation:
         self._evaluators = self._made(evaluators)
         if not self._evaluators:
             reasons = ", ".join(f"{name}: {reason}" for name, reason in self._skipped.items())
-            raise UserError(f"there is nothing to measure ({reasons})")
+            raise UserError(f"evaluate.evaluators: there is nothing to measure ({reasons})")
         names = [name for evaluator in self._evaluators for name in evaluator.names]
         if len(set(names)) < len(names):
             raise UserError(f"evaluate.evaluators measures a figure twice: {', '.join(names)}")

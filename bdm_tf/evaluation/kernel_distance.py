@@ -5,9 +5,11 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.errors import UserError, check_counts, check_seed
 from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
+
+_MOST = 10**6  # subsets
 
 
 def squared_mmd(a: np.ndarray, b: np.ndarray) -> float:
@@ -62,10 +64,11 @@ class KernelDistance(SampledFeatures):
         max_images: int = 10_000,
     ):
         name = f"{context.features.kernel_name}_{split}"
-        check_split(name, context, split, images=True)
-        check_counts("KernelDistance", 1, subsets=subsets)
+        check_counts("KernelDistance", 1, _MOST, subsets=subsets)
         check_counts("KernelDistance", 2, subset_size=subset_size)
         check_counts("KernelDistance", subset_size, max_images=max_images)
+        check_seed("KernelDistance.seed", seed)
+        check_split(name, context, split, images=True)
         check_samples(name, context, subset_size, "KernelDistance.subset_size")
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)

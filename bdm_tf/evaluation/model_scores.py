@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.errors import check_counts
+from bdm_tf.errors import check_counts, check_flags
 from bdm_tf.evaluation.evaluator import (
     EVAL_IMAGES,
     Batch,
@@ -19,6 +19,7 @@ from bdm_tf.evaluation.evaluator import (
 from bdm_tf.likelihood import TERMS, low_discrepancy, no_bound, variational_bound
 from bdm_tf.noise import fold_in, normal
 
+_MOST = 10**6  # draws
 _LOSS, _BOUND = 1, 2  # sets the random numbers of the two apart
 
 
@@ -34,10 +35,10 @@ class _OverImages(Evaluator):
     _purpose: int
 
     def __init__(self, context: Context, draws: int = 1):
+        check_counts(type(self).__name__, 1, _MOST, draws=draws)
         if context.model is None:
             raise Unavailable(self.names[0], "it needs the weights: give --workdir")
         check_split(self.names[0], context, "eval", images=True)
-        check_counts(type(self).__name__, 1, draws=draws)
         self._model, self._seed, self._draws = context.model, context.seed, draws
         self._described = context.reference.describe("eval")
         self._run = context.on_replicas(self._values)
@@ -111,12 +112,13 @@ class BitsPerDimension(_OverImages):
         importance: bool = True,
         draws: int = 1,
     ):
+        if num_steps is not None:
+            check_counts("BitsPerDimension", 1, num_steps=num_steps)
+        check_flags("BitsPerDimension", importance=importance)
         super().__init__(context, draws)
         reason = no_bound(self._model.denoiser())
         if reason:
             raise Unavailable(self.names[0], reason)
-        if num_steps is not None:
-            check_counts("BitsPerDimension", 1, num_steps=num_steps)
         self._settings = dict(num_steps=num_steps, importance=importance)
 
     def _values(self, images, numbers, places):

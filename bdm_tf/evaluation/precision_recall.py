@@ -74,10 +74,10 @@ class PrecisionRecall(SampledFeatures):
         max_images: int = 10_000,
     ):
         self.names = f"precision_{split}", f"recall_{split}"
-        for name in self.names:
-            check_split(name, context, split, images=True)
         check_counts("PrecisionRecall", 1, neighbours=neighbours)
         check_counts("PrecisionRecall", neighbours + 1, max_images=max_images)
+        for name in self.names:
+            check_split(name, context, split, images=True)
         check_samples(self.names[0], context, neighbours + 1, "PrecisionRecall.neighbours + 1")
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
+from bdm_tf.data.images import check_source
 from bdm_tf.errors import (
     UserError,
     check_between,
@@ -43,10 +43,7 @@ def check_settings(given: dict[str, Any], replicas: int) -> None:
         check_flags("train", **{name: given[name]})
     if given["jit_compile"] is not None:
         check_flags("train", jit_compile=given["jit_compile"])
-    data = given["data"]
-    if inspect.isclass(data) or not hasattr(data, "load"):
-        shown = f"@{data.__name__}" if inspect.isclass(data) else repr(data)
-        raise UserError(f"train.data = {shown} is no data source: give one like @TFDSImages()")
+    check_source("train.data", given["data"])
     batch_size, parts = given["batch_size"], given["accumulation_steps"]
     if batch_size % (replicas * parts):
         raise UserError(
