@@ -59,7 +59,7 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --workdir=DIR")
     subjects = [flag for flag in (_WORKDIR, _SAVED_MODEL, _IMAGES) if flag.value]
     if len(subjects) != 1:
-        raise UserError("give one of --workdir=DIR, --saved_model=DIR and --images=FILE.npz")
+        raise UserError("give one of --workdir=DIR, --saved_model=DIR and --images=FILE.npz|FOLDER")
     if not _GIN_FILE.value:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/eval/digits.gin")
     if not _WORKDIR.value:

@@ -112,8 +112,14 @@ class ExportedModel(tf.Module):
                 autograph=False,
             )
 
+        zero = tf.constant(0)  # Python's defaults would not be saved
+
+        def sample(seed, num_images, num_steps=zero, first=zero):
+            return {"images": self.sample(seed, num_images, num_steps, first)}
+
+        signature = self.sample.input_signature
         return {
-            "serving_default": named(self.sample, "images"),
+            "serving_default": tf.function(sample, input_signature=signature, autograph=False),
             "predict": named(self.predict, "prediction"),
             "diffuse": named(self.diffuse, "z_t"),
         }

@@ -3,7 +3,7 @@
 from absl import flags
 
 from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.paths import define_path
+from bdm_tf.paths import define_path, define_paths
 from bdm_tf.terminal import run_command
 
 _FIGURE = flags.DEFINE_enum(
@@ -15,8 +15,8 @@ _FIGURE = flags.DEFINE_enum(
 _GIN_FILE = flags.DEFINE_multi_string(
     "gin_file", [], 'A model; files joined by "+" are laid over each other. May be repeated.'
 )
-_WORKDIR = flags.DEFINE_multi_string("workdir", [], "The folder of a run.")
-_SAVED_MODEL = flags.DEFINE_multi_string("saved_model", [], "A model that was exported.")
+_WORKDIR = define_paths("workdir", "The folder of a run; may be repeated.")
+_SAVED_MODEL = define_paths("saved_model", "A model that was exported; may be repeated.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "Laid over every model.")
 _DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
 _NUM_TIMES = flags.DEFINE_integer("num_times", 8, "Columns, evenly from t = 0 to t = 1.")

@@ -41,6 +41,11 @@ def define_path(name: str, default: str | None, help: str, *, literal: bool = Fa
     return flags.DEFINE(_Path(literal and f"--{name}"), name, default, help)
 
 
+def define_paths(name: str, help: str):
+    """`define_path` for a flag that may be given several times."""
+    return flags.DEFINE_multi(_Path(False), flags.ArgumentSerializer(), name, [], help)
+
+
 class _Path(flags.ArgumentParser):
     def __init__(self, literal: str | bool):
         super().__init__()

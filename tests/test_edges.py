@@ -74,6 +74,8 @@ def test_a_path_that_is_a_pattern_is_refused_before_anything_is_written(characte
 def test_the_home_folder_is_the_users(tmp_path):
     words = refused(command("sample.py", "--saved_model=~/nothing", f"--output={tmp_path}/a.png"))
     assert f"--saved_model={os.path.expanduser('~')}/nothing is not a SavedModel" in words
+    words = refused(command("figures.py", "--workdir=~/nothing", f"--output={tmp_path}/a.png"))
+    assert f"{os.path.expanduser('~')}/nothing" in words
 
 
 def test_a_pipe_that_breaks_costs_nothing(tmp_path, digits_dir):

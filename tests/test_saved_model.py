@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf import figures
+from bdm_tf import image_grids
 from bdm_tf.saved_models import load_saved_model, model_info, warn_of_few_steps
 
 SCRIPT = """
@@ -48,7 +48,7 @@ def test_any_split_of_100_images_gives_the_same_bits(tmp_path, finished_run):
 def test_saved_model_cli_runs_it(tmp_path, finished_run):
     saved_model = os.path.join(finished_run, "saved_model")
     cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
-    inputs = "seed=[0,7];num_images=2;num_steps=2;first=0"
+    inputs = "seed=[0,7];num_images=2"
     arguments = ["--tag_set", "serve", "--signature_def", "serving_default"]
     result = subprocess.run(
         [cli, "run", "--dir", saved_model, *arguments, "--input_exprs", inputs]
@@ -70,10 +70,10 @@ def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monke
         model.sample = lambda **given: seen.append(enabled()) or draw(**given)
         return model
 
-    monkeypatch.setattr(figures, "load_saved_model", load_watched)
+    monkeypatch.setattr(image_grids, "load_saved_model", load_watched)
     output = str(tmp_path / "images.npz")
     saved_model = os.path.join(finished_run, "saved_model")
-    figures.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
+    image_grids.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
     assert seen == [False] and enabled()
 
 

@@ -39,8 +39,13 @@ def checked_size(image_size) -> tuple[int, int] | None:
     return tuple(pair)
 
 
-def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
+def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
     """Reads an image file of any format that Pillow knows as uint8 `[H, W, channels]`.
+
+    Args:
+        path: the file.
+        size: `(H, W)`; None is the image's own.
+        channels: 1 or 3; None is 1 for a grey image without transparency, 3 for all others.
 
     Raises:
         ValueError: the file is no image, is damaged or cannot be opened; the message names it.
@@ -61,13 +66,14 @@ def decode_file(path: str, size: tuple[int, int], channels: int) -> np.ndarray:
         raise ValueError(f"{path} is not a readable image: {reason}") from error
 
 
-def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
-    """Turns, converts, resizes and centre-crops a Pillow image to uint8 `[H, W, channels]`."""
-    height, width = size
+def fit(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+    """Turns, converts, resizes and centre-crops a Pillow image; see `decode_file`."""
     orientation = image.getexif().get(_ORIENTATION)
     on_its_side = orientation in (5, 6, 7, 8)
     # Of a JPEG, 1/2, 1/4 or 1/8 is decoded where that is still twice the target: 4 times as fast.
-    image.draft(None, (2 * height, 2 * width) if on_its_side else (2 * width, 2 * height))
+    if size is not None:
+        least = (2 * size[1], 2 * size[0])
+        image.draft(None, least[::-1] if on_its_side else least)
     if orientation in _TURNS:  # `ImageOps.exif_transpose` stumbles over other tags
         image = image.transpose(_TURNS[orientation])
     if image.mode.startswith("I"):  # 16 bits, "I" before Pillow 11; it would clip, not scale them
@@ -75,10 +81,12 @@ def fit(image: Image.Image, size: tuple[int, int], channels: int) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if channels is None:
+        channels = 1 if image.mode in ("1", "L") else 3
     image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(height, width, channels)
+    if size is not None and image.size != size[::-1]:
+        image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)
+    return np.asarray(image).reshape(*image.size[::-1], channels)
 
 
 def fit_tensor(image: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:

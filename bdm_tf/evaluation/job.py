@@ -13,6 +13,7 @@ import gin
 import keras
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
 import bdm_tf
 from bdm_tf import config
@@ -191,8 +192,11 @@ class Evaluation:
         self._score_samples(scratch, protocol)
         self._score_eval_images()
         figures: dict[str, dict] = {}
-        for evaluator in self._evaluators:
-            figures |= evaluator.result()
+        silent = not self.cluster.is_chief
+        with tqdm(self._evaluators, "measuring", delay=2, disable=silent) as bar:
+            for evaluator in bar:
+                bar.set_postfix_str(", ".join(evaluator.names))
+                figures |= evaluator.result()
         if self._paths.export_statistics:
             with self.cluster.together():
                 self._reference.export(self._paths.export_statistics)

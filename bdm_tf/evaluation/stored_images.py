@@ -8,8 +8,11 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tqdm import tqdm
 
+from bdm_tf.data.folder import image_files
 from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.data.resize import decode_file
 from bdm_tf.errors import UserError
 from bdm_tf.files import read_npz
 
@@ -17,9 +20,10 @@ _NEARLY = 0.05  # by so much resizing goes beyond a range
 
 
 class StoredImages:
-    """Images from a `.npz` (`images`, `arr_0` or its only array) or a `.npy`.
+    """Images from a `.npz` (`images`, `arr_0` or its only array), a `.npy` or a folder of files.
 
-    uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1].
+    Arrays are uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1]. Files are taken in the
+    order of their names; all must have the same size and channels.
 
     Raises:
         UserError: there are none in it, or they are not finite or out of range.
@@ -87,6 +91,8 @@ class StoredImages:
 
 
 def _array(path: str) -> np.ndarray:
+    if tf.io.gfile.isdir(path):
+        return _folder(path)
     try:
         if path.endswith(".npy"):
             with tf.io.gfile.GFile(path, "rb") as file:
@@ -102,3 +108,21 @@ def _array(path: str) -> np.ndarray:
     raise UserError(
         f"--images={path} has the arrays {sorted(arrays)}; the images must be called 'images'"
     )
+
+
+def _folder(path: str) -> np.ndarray:
+    files, _ = image_files(path)
+    if not files:
+        raise UserError(f"--images={path} is a folder without images")
+    images: list[np.ndarray] = []
+    for file in tqdm(files, f"reading {path}", unit="img", delay=2):
+        try:
+            images.append(decode_file(file, None, None))
+        except ValueError as error:
+            raise UserError(f"--images={path}: {error}") from error
+        if images[-1].shape != images[0].shape:
+            raise UserError(
+                f"--images={path}: {file} has the shape {images[-1].shape}, {files[0]} "
+                f"{images[0].shape}; all must have the same"
+            )
+    return np.stack(images)

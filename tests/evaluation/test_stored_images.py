@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
@@ -22,6 +23,23 @@ def test_the_usual_files_are_taken(tmp_path):
     np.save(tmp_path / "grey.npy", IMAGES[..., 0])
     for name in ("images.npz", "first.npz", "only.npz", "array.npy", "grey.npy"):
         np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
+
+
+def test_a_folder_of_images_is_taken(tmp_path):
+    (tmp_path / "of" / "0").mkdir(parents=True)
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(image[..., 0]).save(tmp_path / "of" / f"{i:02d}.png")
+    np.testing.assert_array_equal(drawn(tmp_path / "of"), IMAGES)
+    for name, other in (("0/z.png", IMAGES[0].repeat(3, 2)), ("00.png", IMAGES[0, :4, :, 0])):
+        Image.fromarray(other).save(tmp_path / "of" / name)
+        with pytest.raises(UserError, match="has the shape .* all must have the same"):
+            drawn(tmp_path / "of")
+        (tmp_path / "of" / name).unlink()
+    (tmp_path / "of" / "30.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="30.png is not a readable image"):
+        drawn(tmp_path / "of")
+    with pytest.raises(UserError, match="is a folder without images"):
+        drawn(tmp_path / "of" / "0")
 
 
 def test_a_cut_array_is_named(tmp_path):
