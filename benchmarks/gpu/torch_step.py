@@ -144,8 +144,11 @@ class UNet(nn.Module):
 
 def network_of(folder: str) -> tuple[dict, dict]:
     """The parameters of a lowered run's UNet, and what else lower.py tells of it."""
-    with open(os.path.join(folder, "lowered.json")) as file:
-        told = json.load(file)
+    try:
+        with open(os.path.join(folder, "lowered.json")) as file:
+            told = json.load(file)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {folder} holds no lowered run ({error}); lower.py writes one")
     takes = "channels channel_multipliers num_res_blocks attention_resolutions head_dim dropout"
     found = {}
     with open(os.path.join(folder, "config.gin")) as file:
