@@ -117,6 +117,12 @@ def check_image_shape(name: str, value: Sequence[int]) -> None:
         raise UserError(f"{name}={value!r} must be (height, width, channels)")
 
 
+def check_maker(name: str, value, example: str) -> None:
+    """Raises a `UserError` for a parameter that is nothing that can be called to make a part."""
+    if not callable(value):
+        raise UserError(f"{name} = {value!r} makes nothing: give one like {example}")
+
+
 def check_kind(name: str, value, kind: type) -> None:
     """Raises a `UserError` for a part that is not an object of `kind`.
 

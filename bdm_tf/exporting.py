@@ -16,9 +16,10 @@ from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError, check_counts
 from bdm_tf.files import remove_folder, rename_folder
+from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
 from bdm_tf.keras_versions import raw_variables
-from bdm_tf.model import Model, SampleSettings, build_sample_settings, check_measured
+from bdm_tf.model import Model, SampleSettings, build_sample_settings
 from bdm_tf.paths import check_literal
 from bdm_tf.saved_models import INFO, model_info
 

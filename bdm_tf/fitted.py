@@ -45,6 +45,22 @@ def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
         raise UserError(f"{path} is missing: the training command writes it")
 
 
+def needs_spectrum(model, *settings) -> bool:
+    """Whether some part needs the training images' spectrum."""
+    parts: list = [model.parametrisation, model.times]
+    for chosen in settings:
+        parts += [chosen.projection, chosen.sampler, chosen.sampler.grid]
+    return any(part.needs_spectrum for part in parts)
+
+
+def check_measured(model, settings) -> None:
+    """Raises a `UserError` if a model lacks what it, or its sampling, needs of the images."""
+    for part in (model.parametrisation, settings.sampler, settings.sampler.grid):
+        if part.needs_spectrum:
+            needed(model.spectrum, type(part).__name__)
+    settings.projection.check(model.spectrum)
+
+
 def find_spectrum(model, workdir: str, batches: Batches) -> Spectrum:
     """Gives a model the spectrum of a workdir, or measures it, if it is not there yet.
 

@@ -12,7 +12,15 @@ import tensorflow as tf
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
-from bdm_tf.errors import TryAgain, UserError, check_image_shape, check_kind, first_line, is_whole
+from bdm_tf.errors import (
+    TryAgain,
+    UserError,
+    check_image_shape,
+    check_kind,
+    check_maker,
+    first_line,
+    is_whole,
+)
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.history import read_history
@@ -62,12 +70,8 @@ class Model:
         spectrum_sha256: str | None = None,
     ):
         check_image_shape("Model.image_shape", image_shape)
-        for name, maker, example in (
-            ("network", network, "UNet"),
-            ("process", process, "BlurringProcess"),
-        ):
-            if not callable(maker):
-                raise UserError(f"Model.{name} = {maker!r} makes none: give one like @{example}")
+        check_maker("Model.network", network, "@UNet")
+        check_maker("Model.process", process, "@BlurringProcess")
         if not isinstance(spectrum_sha256, str | None):
             raise UserError(f"Model.{spectrum_sha256=} must be what training noted there")
         self.image_shape = tuple(image_shape)
@@ -252,22 +256,6 @@ def restore_average(model: Model, checkpoint: str) -> None:
         raise BrokenCheckpoint(
             f"{checkpoint} cannot be read: {reason}; give another --step"
         ) from error
-
-
-def needs_spectrum(model: Model, *settings: SampleSettings) -> bool:
-    """Whether some part needs the training images' spectrum."""
-    parts: list = [model.parametrisation, model.times]
-    for chosen in settings:
-        parts += [chosen.projection, chosen.sampler, chosen.sampler.grid]
-    return any(part.needs_spectrum for part in parts)
-
-
-def check_measured(model: Model, settings: SampleSettings) -> None:
-    """Raises a `UserError` if a model lacks what it, or its sampling, needs of the images."""
-    for part in (model.parametrisation, settings.sampler, settings.sampler.grid):
-        if part.needs_spectrum:
-            needed(model.spectrum, type(part).__name__)
-    settings.projection.check(model.spectrum)
 
 
 def check_unchanged(trained_with: dict[str, str]) -> None:

@@ -10,6 +10,14 @@ import pytest
 from tests.conftest import ROOT, run_afresh, train_command
 
 
+@pytest.fixture(autouse=True)
+def as_in_the_foreground():
+    """A shell's background jobs ignore Ctrl-C, and so would what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def start(arguments):
     return subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1

@@ -19,7 +19,7 @@ import bdm_tf
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
 from bdm_tf.data.images import check_source
-from bdm_tf.errors import UserError, check_counts, check_flags, check_seed, check_text
+from bdm_tf.errors import UserError, check_counts, check_flags, check_maker, check_seed, check_text
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
@@ -108,8 +108,7 @@ class Evaluation:
         if best_by is not None:
             check_text("evaluate", best_by=best_by)
         check_source("evaluate.data", data)
-        if not callable(features):
-            raise UserError(f"evaluate.{features=} makes none: give one like @PixelFeatures")
+        check_maker("evaluate.features", features, "@PixelFeatures")
         if not isinstance(evaluators, (list, tuple)) or not all(map(callable, evaluators)):
             raise UserError(
                 f"evaluate.{evaluators=} must be a list of what makes them, like [@FrechetDistance]"

@@ -14,13 +14,18 @@ from bdm_tf.comparison import ema_decay
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
-from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior, weights_sha256
+from bdm_tf.fitted import (
+    check_measured,
+    load_spectrum,
+    load_trust,
+    prepare_prior,
+    weights_sha256,
+)
 from bdm_tf.history import read_history
 from bdm_tf.model import (
     Model,
     build_model,
     build_sample_settings,
-    check_measured,
     check_unchanged,
     restore_average,
     use_config,

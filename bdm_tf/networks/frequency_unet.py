@@ -8,7 +8,7 @@ import gin
 import keras
 
 from bdm_tf.diffusion.bases import Basis
-from bdm_tf.errors import UserError, check_kind
+from bdm_tf.errors import check_kind, check_maker
 from bdm_tf.networks.unet import UNet
 
 
@@ -37,8 +37,7 @@ class FrequencyUNet(keras.layers.Layer):
         name: str = "frequency_unet",
     ):
         check_kind("FrequencyUNet.basis", basis, Basis)
-        if not callable(network):
-            raise UserError(f"FrequencyUNet.{network=} makes no network: give one like @UNet")
+        check_maker("FrequencyUNet.network", network, "@UNet")
         super().__init__(name=name, autocast=False)
         self.basis = basis
         self.network = network(image_shape=image_shape, name=f"{name}_inside")

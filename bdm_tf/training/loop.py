@@ -18,11 +18,12 @@ from bdm_tf.fitted import (
     find_spectrum,
     keep_spectrum,
     load_spectrum,
+    needs_spectrum,
     prepare_prior,
     prepare_trust,
 )
 from bdm_tf.history import TrainingImages, read_history
-from bdm_tf.model import Model, build_model, build_sample_settings, needs_spectrum
+from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.projections import Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.training.checkpoints import (
