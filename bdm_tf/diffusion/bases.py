@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bdm_tf import files
 from bdm_tf.diffusion.products import float64_product, orthonormal_product
-from bdm_tf.errors import UserError, check_between, check_counts
+from bdm_tf.errors import UserError, check_between, check_counts, check_text
 
 # Beyond it float32's rounding of u, 6e-8, would show in the pixels.
 _LARGEST_CONDITION = 1e4
@@ -121,9 +121,8 @@ class PixelBasis(Basis):
 
     def frequencies(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns half of lambda for each axis, as a frequency."""
-        squared = self._frequency_squared
-        if squared is None:
-            squared = (np.pi / max(height, width)) ** 2
+        lowest = (np.pi / max(height, width)) ** 2
+        squared = lowest if self._frequency_squared is None else self._frequency_squared
         return np.full(height, np.sqrt(squared / 2)), np.full(width, np.sqrt(squared / 2))
 
     def to_frequency(self, x: tf.Tensor) -> tf.Tensor:
@@ -210,8 +209,7 @@ class MatrixBasis(Basis):
     ):
         arrays = (rows, columns, row_frequencies, column_frequencies)
         if path is not None:
-            if not isinstance(path, str):
-                raise UserError(f"MatrixBasis.{path=} must be the name of a .npz file")
+            check_text("MatrixBasis", path=path)
             if any(array is not None for array in arrays):
                 raise UserError(f"MatrixBasis has path={path} and arrays; give one or the other")
             arrays = _read(path)
