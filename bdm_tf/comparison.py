@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bdm_tf.config import made_for, owner_of, parameters
@@ -84,6 +85,25 @@ def sampling_parameters(values: dict[str, str]) -> dict[str, str]:
     return {k: v for k, v in values.items() if k.startswith(_SAMPLING) or owner_of(k) in owners}
 
 
+def without_effect(given: Sequence[str], values: dict[str, str]) -> list[str]:
+    """Those of the bindings that are of a class of which nothing makes one.
+
+    Args:
+        given: such as `"LogBlur.num_steps = 3"`.
+        values: `config.parameters` of all that is bound.
+    """
+    used = _used(values)
+    if values.get("train.optimizer", "None") == "None":
+        used.add("FusedAdam")
+    names = {name.rpartition(".")[2] for name in used}  # however much of a name is given
+    owners = [owner_of(binding.partition("=")[0].strip()) for binding in given]
+    return [
+        binding
+        for binding, owner in zip(given, owners)
+        if _is_part(owner) and owner.rpartition(".")[2] not in names
+    ]
+
+
 def ema_decay(values: dict[str, str]) -> float | None:
     """The decay of a run's averaged weights; None where its optimizer averages by itself.
 
@@ -119,4 +139,4 @@ def _used(values: dict[str, str]) -> set[str]:
 
 def _is_part(owner: str) -> bool:
     """Whether it is a class whose objects are given to something else by a gin value."""
-    return owner != "Model" and owner[:1].isupper()
+    return owner != "Model" and owner.rpartition(".")[2][:1].isupper()

@@ -63,10 +63,20 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
             gin.parse_config_files_and_bindings(files, parameters)
     except (OSError, *_REFUSALS) as error:
         added = "".join(hint(str(error)) for hint in (_hint, *hints))
-        raise UserError(f"the gin configuration cannot be used: {error}{added}") from error
+        where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
+        raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
     finally:
         logging.set_verbosity(verbosity)
     _check_owners(parameters)
+
+
+def _can_be_read(binding: str) -> bool:
+    """Whether what stands behind the = is a value."""
+    try:
+        gin.config.parse_value(binding.partition("=")[2].strip())
+    except _REFUSALS:
+        return False
+    return True
 
 
 def _check_owners(given: Sequence[str]) -> None:
@@ -179,7 +189,7 @@ def call(configurable: Callable, *arguments, **named):
 
 def _circle() -> list[str]:
     """Bindings whose value is made of what they are a parameter of."""
-    values = parameters(gin.config_str(max_line_length=100_000))
+    values = bound_parameters()
     return [f"{n} = {v}" for n, v in values.items() if owner_of(n) in made_for(v, values)]
 
 
@@ -200,8 +210,13 @@ def owner_of(name: str) -> str:
 
 def operative_text() -> str:
     """What was bound, and every parameter of what was called, defaults included; sorted lines."""
-    values = {**called_parameters(), **parameters(gin.config_str(max_line_length=100_000))}
+    values = {**called_parameters(), **bound_parameters()}
     return "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+
+
+def bound_parameters() -> dict[str, str]:
+    """Every parameter that a file or a binding gives a value."""
+    return parameters(gin.config_str(max_line_length=100_000))
 
 
 def called_parameters() -> dict[str, str]:

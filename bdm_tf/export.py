@@ -21,6 +21,9 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_
 def main(argv: list[str]) -> None:
     if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
         raise UserError("usage: python -m bdm_tf.export --workdir=DIR --export_dir=DIR [--step=N]")
+    for binding in _GIN_PARAM.value:
+        if binding.startswith("train."):
+            raise UserError(f'--gin_param="{binding}": how it was trained cannot be changed now')
 
     from bdm_tf import config
     from bdm_tf.exporting import check_free, export

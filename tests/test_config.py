@@ -2,7 +2,8 @@
 
 import pytest
 
-from bdm_tf.comparison import differences
+from bdm_tf import config
+from bdm_tf.comparison import differences, without_effect
 
 RUN = """Model.network = @UNet
 Model.parametrisation = @PredictEps()
@@ -55,6 +56,25 @@ def test_what_both_sampling_and_training_use_may_not():
 def test_a_run_of_an_earlier_version_goes_on_where_nothing_is_learnt_otherwise(added, counts):
     assert bool(differences(RUN, f"{RUN}{added}\n")) == counts
     assert bool(differences(f"{RUN}{added}\n", RUN)) == counts
+
+
+@pytest.mark.parametrize(
+    "binding, counts",
+    [
+        ("UNet.channels = 8", True),
+        ("AncestralSampler.last_step = 'noisy'", True),
+        ("FusedAdam.beta_1 = 0.8", True),
+        ("train.seed = 1", True),
+        ("PredictX.way = 2", False),
+        ("keras.optimizers.Adam.beta_1 = 0.8", False),
+    ],
+)
+def test_a_binding_of_what_nothing_makes_has_no_effect(binding, counts):
+    values = config.parameters(f"{RUN}{binding}\n")
+    assert without_effect([binding], values) == ([] if counts else [binding])
+    chosen = config.parameters(f"{RUN}train.optimizer = @keras.optimizers.Adam()\n")
+    assert without_effect(["keras.optimizers.Adam.beta_1 = 0.8"], chosen) == []
+    assert without_effect(["FusedAdam.beta_1 = 0.8"], chosen)
 
 
 def test_another_spectrum_is_a_difference():

@@ -127,38 +127,41 @@ def train(
     cluster = Cluster(strategy)
     with cluster.together():
         files = Workdir(workdir, writes=cluster.is_chief)
-    images, evaluation = cluster.chief_first(
-        lambda: data.load(data_dir, on_corrupt_image=on_corrupt_image)
-    )
+    with files.beginning():
+        images, evaluation = cluster.chief_first(
+            lambda: data.load(data_dir, on_corrupt_image=on_corrupt_image)
+        )
 
-    def fit_batches():
-        return images.in_order(_FIT_BATCH)
+        def fit_batches():
+            return images.in_order(_FIT_BATCH)
 
-    config.bind("Model.image_shape", images.image_shape)
-    pin_basis()
-    # After the data: preparing them draws from Python's generator, as Keras 3's weights do.
-    keras.utils.set_random_seed(seed)
-    rate = WarmUp(learning_rate, warmup_steps)
-    with strategy.scope():
-        model = build_model()
-        settings = build_sample_settings(model)  # also so that config.gin has its parameters
-        preview = preview_settings(settings, sample_sampler, sample_num_steps, sample_projection)
-        denoiser = model.denoiser(preview.projection)
-        preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
-        state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
-    has_spectrum = needs_spectrum(model, settings, preview)
-    if has_spectrum:
-        with cluster.together():
-            if cluster.is_chief:
-                files.check(config.operative_text(), allow_changes)
-                spectrum = find_spectrum(model, workdir, fit_batches)
-                config.bind("Model.spectrum_sha256", spectrum.sha256())
-    first_weights = cluster.of_chief(_first_weights, files, init_from)
-    if first_weights:
-        with cluster.together():
-            state.initialise(first_weights)
-    with cluster.together(), files.writing():
-        _claim(files, images, allow_changes)
+        config.bind("Model.image_shape", images.image_shape)
+        pin_basis()
+        # After the data: preparing them draws from Python's generator, as Keras 3's weights do.
+        keras.utils.set_random_seed(seed)
+        rate = WarmUp(learning_rate, warmup_steps)
+        with strategy.scope():
+            model = build_model()
+            settings = build_sample_settings(model)  # also so that config.gin has its parameters
+            preview = preview_settings(
+                settings, sample_sampler, sample_num_steps, sample_projection
+            )
+            denoiser = model.denoiser(preview.projection)
+            preview.sampler.check(denoiser, preview.num_steps, "train.sample_num_steps")
+            state = TrainState(model.network, model.ema_network, make_optimizer(optimizer, rate))
+        has_spectrum = needs_spectrum(model, settings, preview)
+        if has_spectrum:
+            with cluster.together():
+                if cluster.is_chief:
+                    files.check(config.operative_text(), allow_changes)
+                    spectrum = find_spectrum(model, workdir, fit_batches)
+                    config.bind("Model.spectrum_sha256", spectrum.sha256())
+        first_weights = cluster.of_chief(_first_weights, files, init_from)
+        if first_weights:
+            with cluster.together():
+                state.initialise(first_weights)
+        with cluster.together(), files.writing():
+            _claim(files, images, allow_changes)
     cluster.chief_first(lambda: prepare_prior(model, workdir, fit_batches))
     if has_spectrum:
         with cluster.together(), files.writing():

@@ -13,7 +13,8 @@ from bdm_tf.errors import (
     check_seed,
 )
 
-_AT_LEAST_ONE = "num_steps batch_size steps_per_call keep_checkpoints accumulation_steps"
+_LARGEST_BATCH = 2**20
+_AT_LEAST_ONE = "num_steps steps_per_call keep_checkpoints accumulation_steps"
 _AT_LEAST_ZERO = (
     "warmup_steps log_every checkpoint_every keep_every eval_every eval_images sample_every "
     "sample_images"
@@ -31,6 +32,7 @@ def check_settings(given: dict[str, Any], replicas: int) -> None:
         UserError: one is out of range, of another type, or the batch cannot be shared.
     """
     check_counts("train", 1, **{name: given[name] for name in _AT_LEAST_ONE.split()})
+    check_counts("train", 1, _LARGEST_BATCH, batch_size=given["batch_size"])
     check_counts("train", 0, **{name: given[name] for name in _AT_LEAST_ZERO.split()})
     if given["sample_num_steps"] is not None:
         check_counts("train", 1, sample_num_steps=given["sample_num_steps"])

@@ -19,7 +19,10 @@ from bdm_tf.files import sha256, write_atomically
 from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.paths import check_literal
+from bdm_tf.training.checkpoints import saved_checkpoints
 from bdm_tf.training.lock import WorkdirLock
+
+_WRITTEN = "metrics.jsonl samples logs checkpoints spectrum.npz prior.npz trust.npz".split()
 
 
 class Workdir:
@@ -34,7 +37,8 @@ class Workdir:
         checkpoints: the folder of checkpoints.
 
     Raises:
-        UserError: the folder cannot be written to, or another process trains there.
+        UserError: the folder cannot be written to, holds what is no run of this library under
+            the names that a run would use, or another process trains there.
     """
 
     def __init__(self, path: str, writes: bool = True):
@@ -46,7 +50,9 @@ class Workdir:
         self._restored_step = 0
         if not writes:
             return
+        self._check_free()
         try:
+            self._was_there = tf.io.gfile.exists(path)
             tf.io.gfile.makedirs(self._file("samples"))
             write_atomically(self._file(".writable"), "")
             tf.io.gfile.remove(self._file(".writable"))
@@ -57,6 +63,42 @@ class Workdir:
             raise UserError(
                 f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
             ) from error
+
+    def _check_free(self) -> None:
+        """Raises a `UserError` for files that a run would overwrite and that are no run's."""
+        begun = [self._file("config.gin"), self._file("trainer.json"), self._file("history.json")]
+        if any(map(tf.io.gfile.exists, begun)) or saved_checkpoints(self.checkpoints):
+            return
+        taken = [name for name in _WRITTEN if tf.io.gfile.exists(self._file(name))]
+        taken = [name for name in taken if not self._is_empty_folder(name)]
+        if taken:
+            raise UserError(
+                f"--workdir={self.path} holds {', '.join(taken)}, but no run of this library (it "
+                "has no config.gin): nothing is overwritten; give another --workdir"
+            )
+
+    def _is_empty_folder(self, name: str) -> bool:
+        return tf.io.gfile.isdir(self._file(name)) and not tf.io.gfile.listdir(self._file(name))
+
+    @contextlib.contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Around what leads to `claim`: if the run is refused, nothing of it is left behind."""
+        try:
+            yield
+        except UserError:
+            if self.writes and not tf.io.gfile.exists(self._file("config.gin")):
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Removes what this process made before there was a run."""
+        self.close()
+        if tf.io.gfile.exists(self._file(".lock")):
+            tf.io.gfile.remove(self._file(".lock"))
+        if self._is_empty_folder("samples"):
+            tf.io.gfile.rmtree(self._file("samples"))
+        if not self._was_there and not tf.io.gfile.listdir(self.path):
+            tf.io.gfile.rmtree(self.path)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -137,7 +179,7 @@ class Workdir:
         try:
             with tf.io.gfile.GFile(path) as file:
                 there = file.read()
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, tf.errors.FailedPreconditionError):  # or a folder
             there = ""
         if not config.parameters(there):
             raise UserError(

@@ -27,6 +27,7 @@ def test_a_line_of_metrics_that_was_cut_is_forgotten(end, tmp_path):
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     for number, (start, end) in enumerate([(0, 6), (4, 7), (2, 3), (2, 5)]):
         files = Workdir(str(tmp_path))
+        files.claim("a.b = 1\n")
         files.forget_after(start)
         for step in range(start + 1, end + 1):
             files.write_metrics(step, {"loss": end + step / 10})
@@ -66,6 +67,7 @@ def lines(path):
 def test_where_there_are_no_locks_the_newer_trainer_takes_over(tmp_path):
     path = f"ram://{tmp_path.name}"
     older, newer = Workdir(path), Workdir(path)
+    newer.claim("a.b = 1\n")
     write(newer, 1.0)
     with pytest.raises(UserError, match="was taken over by another trainer, .*pid"):
         write(older, 2.0)
@@ -121,3 +123,39 @@ def test_a_folder_that_was_removed_and_begun_by_another_belongs_to_the_other(tmp
         write(first, 1.0)
     write(second, 2.0)
     assert len(lines(path)) == 1
+
+
+def test_a_folder_with_what_a_run_would_overwrite_is_refused(tmp_path):
+    (tmp_path / "samples").mkdir()
+    Workdir(str(tmp_path)).close()  # empty ones are no harm
+    for name in ("metrics.jsonl", "samples/final.png", "spectrum.npz", "logs/notes.txt"):
+        mine = tmp_path / name.replace("/", "-") / name
+        mine.parent.mkdir(parents=True)
+        mine.write_text("mine")
+        with pytest.raises(UserError, match=f"holds {name.split('/')[0]}, but no run"):
+            Workdir(str(tmp_path / name.replace("/", "-")))
+        assert mine.read_text() == "mine"
+        assert not list((tmp_path / name.replace("/", "-")).glob(".*"))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_run_that_is_refused_leaves_nothing_behind(tmp_path, there):
+    path = tmp_path / "run"
+    if there:
+        path.mkdir()
+        (path / "notes.txt").write_text("mine")
+    files = Workdir(str(path))
+    with pytest.raises(UserError), files.beginning():
+        raise UserError("UNet.channels=0 must be at least 1")
+    if there:
+        assert os.listdir(path) == ["notes.txt"]
+    else:
+        assert not path.exists()
+
+
+def test_a_configuration_that_is_a_folder_is_damaged(tmp_path):
+    files = Workdir(str(tmp_path))
+    (tmp_path / "config.gin").mkdir()
+    with pytest.raises(UserError, match="config.gin is damaged"):
+        files.claim("a.b = 1\n")
+    files.close()
