@@ -13,7 +13,7 @@ from bdm_tf.errors import UserError, is_whole
 # Pillow's own limits are for uploads of strangers; these are the user's images.
 Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-VERSION = 2  # goes up when the same file becomes other pixels
+VERSION = 3  # goes up when the same file becomes other pixels
 _LARGEST = 2**14  # pixels along a side
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -76,8 +76,8 @@ def fit(image: Image.Image, size: tuple[int, int] | None, channels: int | None) 
         image.draft(None, least[::-1] if on_its_side else least)
     if orientation in _TURNS:  # `ImageOps.exif_transpose` stumbles over other tags
         image = image.transpose(_TURNS[orientation])
-    if image.mode.startswith("I"):  # 16 bits, "I" before Pillow 11; it would clip, not scale them
-        image = Image.fromarray(np.clip(np.asarray(image) // 256, 0, 255).astype(np.uint8))
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _in_8_bits(image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -87,6 +87,29 @@ def fit(image: Image.Image, size: tuple[int, int] | None, channels: int | None) 
     if size is not None and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(*image.size[::-1], channels)
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 bits or of floats, which Pillow would clip instead of scaling them.
+
+    Raises:
+        ValueError: integers beyond 16 bits, floats that are neither in [0, 1] nor in [0, 255].
+    """
+    values = np.asarray(image)
+    low, high = values.min(), values.max()  # NaN if there is one
+    if image.mode == "F":
+        # Up to 2 would be black as they are, and are more likely [0, 1] after a resize.
+        known = 0 <= low and (high <= 1 or 2 <= high <= 255)
+        kinds = "floats must lie in [0, 1] or [0, 255]"
+    else:
+        known, kinds = 0 <= low and high <= 65535, "integers must lie in [0, 65535]"
+    if not known:
+        raise ValueError(f"its values go from {low:.7g} to {high:.7g}; {kinds}")
+    if image.mode == "F":
+        values = np.rint(values * 255 if high <= 1 else values)
+    else:
+        values = values // 256
+    return Image.fromarray(values.astype(np.uint8))
 
 
 def fit_tensor(image: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:

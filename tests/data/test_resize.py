@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdm_tf.data.resize import checked_size, fit, fit_tensor
+from bdm_tf.data.resize import checked_size, decode_file, fit, fit_tensor
 from bdm_tf.errors import UserError
 
 
@@ -101,6 +101,34 @@ def test_16_bits_are_scaled_to_8(mode):
     image = Image.fromarray(values.astype(np.int32 if mode == "I" else np.uint16))
     assert image.mode == mode
     np.testing.assert_array_equal(fit(image, (1, 5), 1)[0, :, 0], [0, 0, 1, 127, 255])
+
+
+@pytest.mark.parametrize(
+    "floats, expected",
+    [([0, 0.5, 1], [0, 128, 255]), ([0, 1, 200.4], [0, 1, 200]), ([0, 0, 0], [0, 0, 0])],
+)
+def test_floats_are_scaled_from_1_or_are_as_they_are(floats, expected):
+    image = Image.fromarray(np.array([floats], np.float32))
+    np.testing.assert_array_equal(fit(image, (1, 3), 1)[0, :, 0], expected)
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        (np.float32([0, np.nan]), "from nan to nan; floats"),
+        (np.float32([0, np.inf]), "from 0 to inf; floats"),
+        (np.float32([-1, 1]), "from -1 to 1; floats"),
+        (np.float32([0, 1.02]), "from 0 to 1.02; floats"),
+        (np.float32([0, 256]), "from 0 to 256; floats"),
+        (np.int32([0, 2**20]), "from 0 to 1048576; integers"),
+        (np.int32([-1, 9]), "from -1 to 9; integers"),
+    ],
+)
+def test_values_of_no_known_range_are_no_image(tmp_path, values, said):
+    path = tmp_path / "a.tif"
+    Image.fromarray(values[None]).save(path)
+    with pytest.raises(ValueError, match=f"{path} is not a readable image: its values go {said}"):
+        decode_file(str(path), (1, 2), 1)
 
 
 def test_a_size_is_one_number_or_two():
