@@ -74,7 +74,9 @@ def check_between(
     inside = _is_number(value) and low <= value <= high
     if not inside or without_low and value == low or without_high and value == high:
         above = f"above {low}" if without_low else f"at least {low}"
-        most = f", {'below' if without_high else 'at most'} {high}" if high < math.inf else ""
+        most = " and finite" if isinstance(value, float) and math.isinf(value) else ""
+        if high < math.inf:
+            most = f", {'below' if without_high else 'at most'} {high}"
         raise UserError(f"{name}={value!r} must be a number {above}{most}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 
 import gin
@@ -13,6 +14,7 @@ from absl import logging
 from bdm_tf.data.cache import read_images
 from bdm_tf.data.images import FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
+from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
 from bdm_tf.errors import UserError, check_between, check_text, first_line, is_whole
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
@@ -20,8 +22,6 @@ EXTENSIONS = tuple(
     ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif "
     ".tga .jp2 .ico .qoi".split()
 )
-_TRAIN_NAMES = ("train", "training")
-_EVAL_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 _OF_SYSTEMS = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
 
 
@@ -31,9 +31,13 @@ class ImageFolder:
 
     If the folder holds `train/` or `training/`, that is the training split, and the first of
     `test/`, `testing/`, `val/`, `valid/`, `validation/`, `dev/` and `eval/` the evaluation split,
-    in any case; otherwise every image below it is training data. Hidden files and folders, runs of
-    this library and what a link leads back to are left out; a line says what was found. Resized
-    images that are held in memory are kept in the user's cache folder for the next start.
+    in any case; what is beside them is left out. Otherwise every image below it is training data,
+    but folders that are called like a training and an evaluation split (`data/train/` and
+    `data/test/`, `trainset/` and `val_images/`) are refused, and the latter alone is warned of.
+
+    Hidden files and folders, runs of this library, pipes and devices, and what a link leads back to
+    are left out; a line says what was found. Resized images that are held in memory are kept in the
+    user's cache folder for the next start.
 
     Args:
         image_size: `H = W`, or `(H, W)`: images are resized to cover it and centre-cropped.
@@ -47,12 +51,12 @@ class ImageFolder:
         if self._size is None:
             raise UserError("ImageFolder.image_size must be given: the images may differ in size")
         if not is_whole(channels) or channels not in (1, 3):
-            raise UserError(f"ImageFolder.channels={channels} must be 1 (grey) or 3 (colour)")
+            raise UserError(f"ImageFolder.channels={channels!r} must be 1 (grey) or 3 (colour)")
         if eval_split is not None:
             check_text("ImageFolder", eval_split=eval_split)
         check_between("ImageFolder.max_memory_gb", max_memory_gb, 0)
         self._channels = channels
-        self._eval_split = eval_split
+        self._eval_split = eval_split and os.path.normpath(eval_split)
         self._max_bytes = max_memory_gb * 2**30
 
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,44 +73,54 @@ class ImageFolder:
             on_corrupt_image: "stop" or "skip".
 
         Raises:
-            UserError: no such folder, no images in it, or a file that is no image.
+            UserError: no such folder, no images in it, a file that is no image, or splits that
+                cannot be told apart.
         """
         if not data_dir:
             raise UserError("--data_dir=FOLDER must name the folder of images")
         data_dir = os.path.expanduser(data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise UserError(f"--data_dir={data_dir} is not a folder")
-        folders = {name.lower(): name for name in reversed(subfolders(data_dir))}
-        train = next((folders[name] for name in _TRAIN_NAMES if name in folders), None)
+        folders = subfolders(data_dir)
+        train = find_split(data_dir, folders, TRAIN_NAMES)
         if train is None:
             if self._eval_split:
                 train = os.path.join(data_dir, "train")
                 raise UserError(f"ImageFolder.eval_split needs {train}, which is not a folder")
-            return self._images(data_dir, on_corrupt_image, "all"), None
-        if self._eval_split:
-            held_out: str | None = os.path.join(data_dir, self._eval_split)
+            return self._images(data_dir, on_corrupt_image, None), None
+        used = [os.path.join(data_dir, train)]
+        name = self._eval_split or find_split(data_dir, folders, EVAL_NAMES)
+        evaluation = None
+        if name:
+            held_out = os.path.join(data_dir, name)
             if not tf.io.gfile.isdir(held_out):
                 raise UserError(f"ImageFolder.eval_split: {held_out} is not a folder")
-        else:
-            name = next((folders[name] for name in _EVAL_NAMES if name in folders), None)
-            held_out = name and os.path.join(data_dir, name)
-        evaluation = None
-        if held_out:
+            if _overlap(used[0], held_out):
+                raise UserError(
+                    f"{held_out} cannot be the evaluation split (ImageFolder.eval_split): it and "
+                    f"{used[0]} hold the same images"
+                )
+            used.append(held_out)
             split = os.path.basename(held_out).lower()
             evaluation = self._images(held_out, on_corrupt_image, split)
-        return self._images(os.path.join(data_dir, train), on_corrupt_image, "train"), evaluation
+        if beside := _beside(data_dir, folders, used):
+            print(f"{data_dir}: left out beside the splits: {some_of(beside)}", flush=True)
+        return self._images(used[0], on_corrupt_image, "train"), evaluation
 
-    def _images(self, folder: str, on_corrupt_image: str, split: str) -> Images:
-        images = self._read(folder, on_corrupt_image)
-        images.description = {"data_set": "a folder of images", "split": split}
+    def _images(self, folder: str, on_corrupt_image: str, split: str | None) -> Images:
+        """The images below a folder; None for the split is all there are."""
+        images = self._read(folder, on_corrupt_image, is_split=split is not None)
+        images.description = {"data_set": "a folder of images", "split": split or "all"}
         return images
 
-    def _read(self, folder: str, on_corrupt_image: str) -> Images:
+    def _read(self, folder: str, on_corrupt_image: str, is_split: bool) -> Images:
         paths, left_out = image_files(folder)
         beside = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         if not paths:
             found = f"; it holds {beside}" if beside else ""
             raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){found}")
+        if not is_split:
+            check_no_splits(folder, paths)
         found = f"; left out: {beside}" if beside else ""
         print(f"{folder}: {len(paths)} images{found}", flush=True)
         shape = (*self._size, self._channels)
@@ -162,12 +176,38 @@ def image_files(folder: str) -> tuple[list[str], Counter]:
             elif tf.io.gfile.isdir(path):
                 look(path)
             elif name.lower().endswith(EXTENSIONS):
-                paths.append(path)
+                if _is_special(path):
+                    left_out["pipe(s), socket(s) or device(s)"] += 1
+                else:
+                    paths.append(path)
             else:
                 left_out[os.path.splitext(name)[1].lower() or "without an extension"] += 1
 
     look(folder)
     return sorted(paths), left_out
+
+
+def _beside(data_dir: str, folders: list[str], used: list[str]) -> list[str]:
+    """Folders and images directly in `data_dir` that are in none of the folders that are used."""
+    others = [f for f in folders if not any(_overlap(os.path.join(data_dir, f), u) for u in used)]
+    files = [f for f in _listed(data_dir) if f.lower().endswith(EXTENSIONS) and not _hidden(f)]
+    return [*(f"{folder}/" for folder in others), *files]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a folder is another, or in it."""
+    one, other = (f"{f if '://' in f else os.path.realpath(f)}/" for f in (one, other))
+    return one.startswith(other) or other.startswith(one)
+
+
+def _is_special(path: str) -> bool:
+    """Whether a path is no file but what reading might wait for; a link to nowhere is none."""
+    if "://" in path:
+        return False
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _hidden(name: str) -> bool:

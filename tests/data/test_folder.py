@@ -12,36 +12,7 @@ from PIL import Image
 
 from bdm_tf.data import FileImages, ImageFolder, training_dataset
 from bdm_tf.errors import UserError
-
-
-def save(path, value, suffix="png"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (4, 4), (value,) * 3).save(path, suffix)
-    return path
-
-
-def fill(folder, values, damaged=()):
-    """Files `00.png`, `01.png`, ... of one colour each; those in `damaged` are cut short."""
-    for i, value in enumerate(values):
-        path = save(folder / f"{i:02d}.png", value)
-        if i in damaged:
-            path.write_bytes(path.read_bytes()[:-30])
-    return str(folder)
-
-
-def values(images, count=1000):
-    return images.eval_images(count)[:, 0, 0, 0].tolist()
-
-
-def in_memory(**arguments):
-    return ImageFolder(4, **arguments)
-
-
-def streamed(**arguments):
-    return ImageFolder(4, max_memory_gb=0, **arguments)
-
-
-both = pytest.mark.parametrize("source", [in_memory, streamed])
+from tests.data.folders import both, fill, in_memory, save, streamed, values
 
 
 @both
@@ -53,33 +24,6 @@ def test_every_image_below_a_flat_or_nested_folder_is_training_data(tmp_path, so
     assert sorted(values(images)) == [10, 20, 30, 40]
     assert images.num_images == 4 and images.image_shape == (4, 4, 3)
     assert evaluation is None
-
-
-@both
-@pytest.mark.parametrize("name", ["test", "val", "validation", "eval"])
-def test_train_and_a_folder_beside_it_are_the_splits(tmp_path, source, name):
-    fill(tmp_path / "train" / "cat", [10])
-    fill(tmp_path / "train" / "dog", [20])
-    fill(tmp_path / name / "cat", [30])
-    fill(tmp_path / "other", [40])
-    images, evaluation = source().load(str(tmp_path))
-    assert values(images) == [10, 20]
-    assert values(evaluation) == [30]
-
-
-def test_another_folder_can_be_the_evaluation_split(tmp_path):
-    fill(tmp_path / "train", [10])
-    fill(tmp_path / "test", [20])
-    fill(tmp_path / "held_out", [30])
-    _, evaluation = in_memory(eval_split="held_out").load(str(tmp_path))
-    assert values(evaluation) == [30]
-
-
-@pytest.mark.parametrize("folder", ["train", "held_out"])
-def test_an_evaluation_split_that_is_not_there_is_refused(tmp_path, folder):
-    fill(tmp_path / folder, [10])
-    with pytest.raises(UserError, match="eval_split.*is not a folder"):
-        in_memory(eval_split="held_out").load(str(tmp_path))
 
 
 def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
@@ -101,10 +45,12 @@ def test_a_folder_that_cannot_be_used_is_refused_in_words(tmp_path, source):
 
 
 def test_arguments_that_cannot_be_are_refused():
-    with pytest.raises(UserError, match="channels=2"):
-        ImageFolder(8, channels=2)
+    with pytest.raises(UserError, match="channels='3'"):
+        ImageFolder(8, channels="3")
     with pytest.raises(UserError, match="image_size must be given"):
         ImageFolder(None)
+    with pytest.raises(UserError, match="max_memory_gb=inf must be a number at least 0 and finite"):
+        ImageFolder(8, max_memory_gb=float("inf"))
     with pytest.raises(UserError, match="image_size=0"):
         ImageFolder(0)
 
@@ -183,18 +129,6 @@ def test_a_damaged_file_met_in_training_is_the_failure_of_the_images(tmp_path):
     assert "--on_corrupt_image=skip" in str(failure)
 
 
-@pytest.mark.parametrize(
-    "train, held_out",
-    [("train", "valid"), ("train", "dev"), ("Train", "Test"), ("training", "testing")],
-)
-def test_splits_have_the_names_that_people_give_them(tmp_path, train, held_out):
-    fill(tmp_path / train, [10, 20])
-    fill(tmp_path / held_out, [30])
-    images, evaluation = in_memory().load(str(tmp_path))
-    assert (values(images), values(evaluation)) == ([10, 20], [30])
-    assert evaluation.description["split"] == held_out.lower()
-
-
 def test_what_is_no_image_of_the_users_is_left_out_and_said(tmp_path, capsys):
     fill(tmp_path, [10, 20])
     fill(tmp_path / ".ipynb_checkpoints", [30])
@@ -204,11 +138,13 @@ def test_what_is_no_image_of_the_users_is_left_out_and_said(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "film.MOV").write_text("")
     (tmp_path / "parent").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would wait for ever
+    (tmp_path / "device.png").symlink_to("/dev/zero")
     images, _ = in_memory().load(str(tmp_path))
     assert values(images) == [10, 20]
     said = capsys.readouterr().out
     assert "2 images; left out: 1 .mov, 1 .txt, 1 hidden, 1 linked folder(s)" in said
-    assert "1 run(s) of this library" in said
+    assert "2 pipe(s), socket(s) or device(s), 1 run(s) of this library" in said
 
 
 @pytest.mark.parametrize("ending", ["tif", "jfif", "ppm", "tga", "jp2"])
