@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf.data.cache import read_images
-from bdm_tf.data.images import FileImages, Images, InMemoryImages
+from bdm_tf.data.images import NAMED, FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
 from bdm_tf.errors import UserError, check_between, check_text, first_line, is_whole
@@ -133,8 +133,10 @@ class ImageFolder:
                 f"{errors[0]} ({len(errors)} such file(s)): remove it, or give "
                 "--on_corrupt_image=skip"
             )
-        for error in errors:
+        for error in errors[:NAMED]:
             logging.warning("skipped: %s", error)
+        if len(errors) > NAMED:
+            logging.warning("skipped: %d more such files", len(errors) - NAMED)
         if not len(array):
             raise UserError(f"none of the {len(paths)} files in {folder} is a readable image")
         return InMemoryImages(array, files=paths)

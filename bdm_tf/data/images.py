@@ -15,6 +15,8 @@ from absl import logging
 
 from bdm_tf.errors import UserError
 
+NAMED = 5  # of many files that cannot be read
+
 
 class Images(abc.ABC):
     """A split of `num_images` images of shape `image_shape` = `(H, W, C)`."""
@@ -153,7 +155,7 @@ class FileImages(_IndexedImages):
         paths: the files, in fixed order.
         image_shape: `(H, W, C)`.
         read: `read(path) -> uint8 [H, W, C]`; raises for a file that is no image.
-        skip_corrupt: replace a file that cannot be read by the next that can, with a warning.
+        skip_corrupt: replace a file that cannot be read by the next that can; a few are named.
         decoded_as: what `read` makes of a file, in words, for `content_key`.
     """
 
@@ -211,7 +213,11 @@ class FileImages(_IndexedImages):
                     raise self._failure from error
                 if path not in self._skipped:
                     self._skipped.add(path)
-                    logging.warning("skipped: %s", error)
+                    count = len(self._skipped)
+                    if count <= NAMED:
+                        logging.warning("skipped: %s", error)
+                    elif count == NAMED + 1 or count % 100 == 0:
+                        logging.warning("skipped: %d such files so far, not all named", count)
         self._failure = UserError(f"none of the {self.num_images} files is a readable image")
         raise self._failure
 

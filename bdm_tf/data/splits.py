@@ -7,11 +7,11 @@ import re
 
 from absl import logging
 
+from bdm_tf.data.images import NAMED
 from bdm_tf.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")
-_NAMED = 5  # of a list of any length
 
 
 def _called(names: tuple[str, ...]) -> re.Pattern:
@@ -79,5 +79,5 @@ def check_no_splits(folder: str, paths: list[str]) -> None:
 
 def some_of(names: list[str]) -> str:
     """The first few, and how many more."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from bdm_tf.cluster import Cluster
 from bdm_tf.data import Images
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 from bdm_tf.evaluation.features import FeatureNetwork
 from bdm_tf.evaluation.statistics import GaussianStatistics
 from bdm_tf.files import read_npz, write_npz, writing
@@ -278,8 +278,13 @@ def _cached(path: str, key: str) -> dict[str, np.ndarray]:
         saved = read_npz(path)
     except tf.errors.NotFoundError:
         raise
-    except (ValueError, OSError, tf.errors.OpError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); remove it") from error
+    except (OSError, tf.errors.OpError) as error:
+        folder = os.path.dirname(path)
+        raise UserError(
+            f"--cache_dir={folder} cannot be used: {first_line(error)}; give another folder"
+        ) from error
     if str(saved.get("key")) != key:
         raise UserError(f"{path} does not hold what its name says; remove it")
     return saved

@@ -78,13 +78,16 @@ def test_a_link_to_nowhere_is_named(tmp_path):
         in_memory().load(str(tmp_path))
 
 
-def test_damaged_files_are_left_out_if_asked(tmp_path, caplog):
-    folder = fill(tmp_path, [10, 20, 30, 40], damaged=[1, 3])
+def test_damaged_files_are_left_out_if_asked_and_the_first_are_named(tmp_path, caplog):
+    folder = fill(tmp_path, range(10), damaged=range(1, 9))
     with caplog.at_level(logging.WARNING, "absl"):
         images, _ = in_memory().load(folder, on_corrupt_image="skip")
-    assert values(images) == [10, 30] and images.num_images == 2
-    warned = [record.getMessage() for record in caplog.records]
-    assert ["01.png" in warned[0], "03.png" in warned[1], len(warned)] == [True, True, 2]
+    assert values(images) == [0, 9] and images.num_images == 2
+    *named, last = [record.getMessage() for record in caplog.records]
+    assert (
+        [f"{i:02d}.png" in named[i - 1] for i in range(1, 6)] == [True] * 5 == [True] * len(named)
+    )
+    assert last == "skipped: 3 more such files"
 
 
 def test_a_streamed_damaged_file_is_replaced_by_the_next_and_named_once(tmp_path, caplog):
@@ -98,6 +101,15 @@ def test_a_streamed_damaged_file_is_replaced_by_the_next_and_named_once(tmp_path
     assert sorted(batch[:, 0, 0, 0]) == [10, 10, 30, 30]
     warned = [record.getMessage() for record in caplog.records]
     assert ["01.png" in warned[0], "03.png" in warned[1], len(warned)] == [True, True, 2]
+
+
+def test_of_many_streamed_damaged_files_a_few_are_named(tmp_path, caplog):
+    folder = fill(tmp_path, range(201), damaged={*range(201)} - {99})
+    images, _ = streamed().load(folder, on_corrupt_image="skip")
+    assert values(images, 1) == [99]  # the last by name
+    warned = [record.getMessage() for record in caplog.records]
+    assert "04.png" in warned[4]
+    assert warned[5:] == [f"skipped: {n} such files so far, not all named" for n in (6, 100, 200)]
 
 
 @both

@@ -180,6 +180,12 @@ def test_a_damaged_cache_is_named(tmp_path):
         reference(tmp_path).statistics("train")
 
 
+def test_a_cache_that_cannot_be_a_folder_is_named(tmp_path):
+    (tmp_path / "cache").write_text("a file in its place")
+    with pytest.raises(UserError, match="--cache_dir=.*/cache cannot be used: .*Not a directory"):
+        reference(tmp_path).statistics("train")
+
+
 def test_images_of_a_split_that_is_not_there_are_not_invented(tmp_path):
     with pytest.raises(UserError, match="eval split"):
         reference(tmp_path).features("eval", 10)
