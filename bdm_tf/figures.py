@@ -24,6 +24,7 @@ _IMAGE = flags.DEFINE_integer("image", 0, "Number of the image in the training s
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "Images from there on, a row each.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, which all rows and times share.")
 _OUTPUT = define_path("output", None, "A .png, .pdf or .svg.")
+_MOST_TIMES = 100  # columns of one figure
 
 
 def _check_flags(argv: list[str]) -> None:
@@ -33,11 +34,13 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError("give at least one --gin_file=FILE, --workdir=DIR or --saved_model=DIR")
     if not _OUTPUT.value:
         raise UserError("--output is missing, for instance --output=figure.png")
-    if not _OUTPUT.value.endswith((".png", ".pdf", ".svg")):
+    if not _OUTPUT.value.lower().endswith((".png", ".pdf", ".svg")):
         raise UserError(f"--output={_OUTPUT.value} must end in .png, .pdf or .svg")
     for flag, least in ((_NUM_TIMES, 2), (_IMAGE, 0), (_NUM_IMAGES, 1), (_SEED, 0)):
         if flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
+    if _NUM_TIMES.value > _MOST_TIMES:
+        raise UserError(f"--num_times={_NUM_TIMES.value} must be at most {_MOST_TIMES}")
 
 
 @exits_on_user_error

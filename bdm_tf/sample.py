@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
         raise UserError(
             "usage: python -m bdm_tf.sample --saved_model=DIR --output=grid.png|images.npz"
         )
-    if not _OUTPUT.value.endswith((".png", ".npz")):
+    if not _OUTPUT.value.lower().endswith((".png", ".npz")):
         raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
     check_seed("--seed", _SEED.value)
     for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):

@@ -96,7 +96,7 @@ def test_export_needs_the_workdir_alone(tmp_path, finished_run):
 
 def test_sample_writes_a_grid_and_an_array(tmp_path, finished_run):
     model = f"--saved_model={os.path.join(finished_run, 'saved_model')}"
-    for name in ("grid.png", "images.npz"):
+    for name in ("GRID.PNG", "images.npz"):
         output = f"--output={tmp_path / name}"
         result = run(command("sample.py", model, output, "--num_images=6"))
         assert result.returncode == 0, result.stderr[-2000:]

@@ -24,7 +24,9 @@ def _image_shape() -> tuple[int, ...] | None:
         return None
     if len(_IMAGE_SHAPE.value) != 3 or not all(n.isdigit() and int(n) for n in _IMAGE_SHAPE.value):
         given = ",".join(_IMAGE_SHAPE.value)
-        raise UserError(f"--image_shape={given} must be three numbers, for instance 32,32,3")
+        raise UserError(
+            f"--image_shape={given} must be three numbers above 0, for instance 32,32,3"
+        )
     return tuple(map(int, _IMAGE_SHAPE.value))
 
 
