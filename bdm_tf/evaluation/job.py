@@ -102,7 +102,7 @@ class Evaluation:
         self._num_steps, self._seed = num_steps, seed
         self._tensor_float_32 = tensor_float_32
         check_counts("evaluate", 0, num_images=num_images, num_steps=num_steps)
-        check_counts("evaluate", 1, batch_size=batch_size)
+        check_counts("evaluate", 1, 10_000, batch_size=batch_size)
         check_seed("evaluate.seed", seed)
         check_flags("evaluate", tensor_float_32=tensor_float_32)
         if best_by is not None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from numpy.lib.format import MAGIC_PREFIX
 from tqdm import tqdm
 
-from bdm_tf.data.folder import image_files
+from bdm_tf.data.folder import EXTENSIONS, image_files
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.data.resize import decode_file
 from bdm_tf.errors import UserError
@@ -35,7 +36,7 @@ class StoredImages:
         images = _array(path)
         if images.ndim == 3:  # grey
             images = images[..., None]
-        if images.ndim != 4 or not len(images):
+        if images.ndim != 4 or not images.size:
             raise UserError(f"--images={path} has shape {images.shape}, must be [N, H, W, C]")
         if images.shape[3] not in (1, 3):
             way_out = "give 1 or 3 channels"
@@ -93,13 +94,19 @@ class StoredImages:
 def _array(path: str) -> np.ndarray:
     if tf.io.gfile.isdir(path):
         return _folder(path)
+    if path.lower().endswith(EXTENSIONS):
+        raise UserError(
+            f"--images={path} is a single image: give the folder that the images are in"
+        )
     try:
-        if path.endswith(".npy"):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                return np.load(io.BytesIO(file.read()), allow_pickle=False)
+        with tf.io.gfile.GFile(path, "rb") as file:
+            start = file.read(len(MAGIC_PREFIX))
+            if start == MAGIC_PREFIX:
+                return np.load(io.BytesIO(start + file.read()), allow_pickle=False)
         arrays = read_npz(path)
     except (ValueError, OSError, EOFError, tf.errors.OpError) as error:
-        raise UserError(f"--images={path} cannot be read: {error}") from error
+        reason = "it holds Python objects, no numbers" if "pickle" in str(error) else error
+        raise UserError(f"--images={path} cannot be read: {reason}") from error
     for name in ("images", "arr_0"):
         if name in arrays:
             return arrays[name]

@@ -52,6 +52,7 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
         ([run_flag, f"--save_samples={tmp_path}.npz/.."], "must end in .npz"),
         ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
+        ([run_flag, "--batch_size=10001"], "batch_size=10001 must be a whole number"),
         ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
         ([run_flag, f"--train_statistics={scored}/samples.npz"], "no statistics mu and sigma"),
         ([run_flag, "--eval_statistics=absent.npz"], "absent.npz has no statistics"),

@@ -1,5 +1,7 @@
 """Images to score as people have them."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
+OTHER_NAMES = ("archive.npy", "ARRAY.NPY")  # the content says what it is
 
 
 def drawn(path):
@@ -21,7 +24,9 @@ def test_the_usual_files_are_taken(tmp_path):
     np.savez(tmp_path / "only.npz", samples=IMAGES)
     np.save(tmp_path / "array.npy", IMAGES)
     np.save(tmp_path / "grey.npy", IMAGES[..., 0])
-    for name in ("images.npz", "first.npz", "only.npz", "array.npy", "grey.npy"):
+    shutil.copy(tmp_path / "only.npz", tmp_path / "archive.npy")
+    shutil.copy(tmp_path / "array.npy", tmp_path / "ARRAY.NPY")
+    for name in (*"images.npz first.npz only.npz array.npy grey.npy".split(), *OTHER_NAMES):
         np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
 
 
@@ -49,6 +54,24 @@ def test_a_cut_array_is_named(tmp_path):
         (tmp_path / "array.npy").write_bytes(whole[:length])
         with pytest.raises(UserError, match="array.npy cannot be read"):
             drawn(tmp_path / "array.npy")
+
+
+def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
+    np.save(tmp_path / "none.npy", np.zeros((4, 0, 8, 1), np.uint8))
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", np.array([{}]))
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "one.PNG").write_bytes(b"")
+    for name, words in (
+        ("none.npy", r"has shape \(4, 0, 8, 1\)"),
+        ("objects.npy", "cannot be read: it holds Python objects"),
+        ("objects.npz", "cannot be read: it is no .npz archive of numbers"),
+        ("empty.npz", "cannot be read: it is no .npz archive"),
+        ("one.PNG", "is a single image: give the folder"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            drawn(tmp_path / name)
+        assert "pickle" not in caught.value.message
 
 
 @pytest.mark.parametrize("beyond", [0.0, 0.04])
