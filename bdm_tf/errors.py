@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 from bdm_tf.terminal import use_lasting_streams
 
+_UNKNOWN_SCHEME = re.compile("File system scheme '(.*?)' not implemented")
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the message names the value and the way out."""
@@ -34,8 +36,19 @@ class TryAgain(UserError):
 
 def first_line(error: Exception) -> str:
     """The line of an error that says what happened, without TensorFlow's name of the node."""
+    unknown = _UNKNOWN_SCHEME.search(str(error))
+    if unknown:
+        return no_file_system(unknown[1])
     text = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()) or type(error).__name__
     return re.sub(r" *\[Op:\w+\]( name:.*)?$", "", text.splitlines()[0])[:300]
+
+
+def no_file_system(scheme: str) -> str:
+    """What to say of a path that begins with `scheme://`, which TensorFlow does not know."""
+    return (
+        f"TensorFlow has no file system {scheme}:// here (s3:// needs the package tensorflow-io): "
+        "give another path"
+    )
 
 
 def is_whole(value) -> bool:
@@ -177,8 +190,11 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
         except KeyboardInterrupt:  # before there is anything to save
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT
-        except Exception:
-            traceback.print_exc()
+        except Exception as error:
+            if _UNKNOWN_SCHEME.search(str(error)):
+                print(f"error: {first_line(error)}", file=sys.stderr)
+            else:
+                traceback.print_exc()
             status = 1
         sys.stdout.flush()
         sys.stderr.flush()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 
 
 def make_parent(path: str | None) -> None:
@@ -27,7 +27,7 @@ def make_parent(path: str | None) -> None:
         if folder:
             tf.io.gfile.makedirs(folder)
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
+        raise UserError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def check_writable(path: str | None) -> None:
@@ -58,16 +58,22 @@ def writing(path: str) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
-            f"{path} cannot be written: {error}; make room, and the same command goes on"
+            f"{path} cannot be written: {first_line(error)}; make room, and the same command "
+            "goes on"
         ) from error
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
     """Writes a file under another name and renames it when it is whole."""
     partial = f"{path}.partial"
-    with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(partial, path, overwrite=True)
+    try:
+        with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
+            file.write(content)
+        tf.io.gfile.rename(partial, path, overwrite=True)
+    except (OSError, tf.errors.OpError):
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            tf.io.gfile.remove(partial)
+        raise
 
 
 def rename_folder(source: str, target: str) -> None:
@@ -117,5 +123,5 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     try:
         with np.load(content, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError("it is no .npz archive") from error
+    except (EOFError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError("it is no .npz archive of numbers") from error

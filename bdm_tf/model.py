@@ -27,6 +27,7 @@ from bdm_tf.history import read_history
 from bdm_tf.keras_versions import raw_variables
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
+from bdm_tf.paths import check_literal
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
@@ -217,6 +218,7 @@ def use_config(workdir: str) -> str:
     Raises:
         UserError: `workdir` is none, or its configuration is damaged.
     """
+    check_literal("--workdir", workdir)
     path = os.path.join(workdir, "config.gin")
     if not tf.io.gfile.exists(path):
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")

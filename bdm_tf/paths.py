@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from absl import flags
 
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, no_file_system
 
 flags.disclaim_key_flags()  # what is defined here is the caller's, and so in its --help
 _PATTERN = "*?[]\\"
 
 
 def check_literal(name: str, path: str) -> None:
-    """Raises a `UserError` for a path in which TensorFlow would see a pattern.
+    """Raises a `UserError` for a path that TensorFlow takes for a pattern, or cannot reach.
 
     It looks for checkpoints and SavedModels by patterns, and so never finds those at such paths.
+    Which file systems it has is known once it is imported.
     """
     found = sorted(set(path) & set(_PATTERN))
     if found:
@@ -23,6 +25,10 @@ def check_literal(name: str, path: str) -> None:
             f"{name}={path} contains {' '.join(found)}, which TensorFlow takes for a pattern of "
             "names: give a path without it"
         )
+    scheme, separator, _ = path.partition("://")
+    tensorflow = sys.modules.get("tensorflow")
+    if separator and tensorflow and scheme not in tensorflow.io.gfile.get_registered_schemes():
+        raise UserError(f"{name}={path}: {no_file_system(scheme)}")
 
 
 def default_cache_dir() -> str:

@@ -11,6 +11,7 @@ from absl import logging
 
 from bdm_tf import config
 from bdm_tf.errors import UserError, first_line
+from bdm_tf.paths import check_literal
 
 INFO = os.path.join("assets.extra", "model_info.json")
 _NEEDED: dict[str, Any] = {
@@ -30,6 +31,7 @@ def model_info(path: str) -> dict:
     Raises:
         UserError: `path` is none.
     """
+    check_literal("--saved_model", path)
     if not tf.saved_model.contains_saved_model(path):
         raise UserError(f"--saved_model={path} is not a SavedModel")
     file = os.path.join(path, INFO)

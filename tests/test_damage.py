@@ -1,12 +1,16 @@
 """A run and its SavedModel with files that were cut, lost or written over."""
 
 import json
+import os
+import resource
 import shutil
 
 import pytest
 
 from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import load_model, restore_average, use_config
+from bdm_tf.process_figures import draw_to_file
 from bdm_tf.saved_models import INFO, load_saved_model, model_info, use_saved_config
 from tests.conftest import command, run
 
@@ -85,3 +89,27 @@ def test_a_savedmodel_that_says_nonsense_of_itself_is_named(change, words, finis
     (path / INFO).write_text(json.dumps(change(info)))
     with pytest.raises(UserError, match=f"{path} is damaged .*{words}.*export it again"):
         use_saved_config(str(path))
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond 100 bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("written", ["a.npz", "figure.svg"])
+def test_a_full_disk_is_told_and_nothing_half_written_stays(
+    written, finished_run, full_disk, tmp_path
+):
+    output = str(tmp_path / written)
+    numbers = {"num_images": 6, "seed": 0, "first": 0, "num_steps": 1}
+    full_disk()
+    with pytest.raises(UserError, match=f"{output} cannot be written") as told:
+        if written == "figure.svg":
+            draw_to_file("snr", output, workdirs=[finished_run])
+        else:
+            sample_to_file(f"{finished_run}/saved_model", output, **numbers)
+    assert "make room" in told.value.message and "{{" not in told.value.message
+    assert os.listdir(tmp_path) == []

@@ -13,7 +13,7 @@ import tensorflow as tf
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.errors import UserError
 from bdm_tf.exporting import check_free
-from bdm_tf.model import build_model
+from bdm_tf.model import build_model, load_model
 from bdm_tf.paths import check_literal
 from bdm_tf.terminal import LastingStream
 from bdm_tf.training import loop  # noqa: F401, for gin
@@ -69,6 +69,25 @@ def test_a_path_that_is_a_pattern_is_refused_before_anything_is_written(characte
         workdir = tmp_path / "lr=[1e-3]"
         assert "takes for a pattern" in refused(train_command(workdir, tmp_path))
         assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export.py", "--workdir=s3://b/x", "--export_dir=y"],
+        ["evaluate.py", "--workdir=s3://b/x", "--watch"],
+        ["sample.py", "--saved_model=x", "--output=s3://b/x.png"],
+    ],
+)
+def test_a_file_system_that_tensorflow_has_not_is_named(arguments):
+    assert "no file system s3://" in refused(command(*arguments))
+
+
+def test_python_too_is_told_of_a_file_system_and_a_step_that_cannot_be(finished_run):
+    with pytest.raises(UserError, match="TensorFlow has no file system foo://"):
+        load_model("foo://x")
+    with pytest.raises(UserError, match="step='12' must be a whole number"):
+        load_model(finished_run, "12")
 
 
 def test_the_home_folder_is_the_users(tmp_path):

@@ -133,6 +133,7 @@ def test_a_full_disk_ends_the_run_and_the_same_command_goes_on(case, start, undi
     assert status == 1 and "Traceback" not in err, err[-3000:]
     last = err.splitlines()[-1]
     assert re.search(message, last) and re.search("[Mm]ake room", last), last
+    assert not glob.glob(os.path.join(workdir, "*.partial"))
     there = whole_checkpoints(workdir)
     assert newest(workdir) >= saved and len(there) == min(3, newest(workdir))
     for step in there:

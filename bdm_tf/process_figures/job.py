@@ -15,7 +15,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.diffusion.process import BlurringProcess
 from bdm_tf.errors import UserError
-from bdm_tf.files import check_writable, write_atomically
+from bdm_tf.files import check_writable, write_atomically, writing
 from bdm_tf.model import use_config
 from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.process_figures.drawing import draw_process, draw_snr, draw_spaces, encoded
@@ -83,10 +83,8 @@ def draw_to_file(
         white = normal(seeds, PRIOR, images.shape[1:]).numpy()
         draw = draw_process if kind == "process" else draw_spaces
         figure = draw(names, processes, images, np.linspace(0.0, 1.0, num_times), white)
-    try:
-        write_atomically(output, encoded(figure, output.rpartition(".")[2]))
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={output} cannot be written: {error}") from error
+    with writing(output):
+        write_atomically(output, encoded(figure, output.rpartition(".")[2].lower()))
     print(f"wrote {output}")
 
 

@@ -8,8 +8,9 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.errors import TryAgain, UserError, first_line
+from bdm_tf.errors import TryAgain, UserError, first_line, is_whole
 from bdm_tf.files import remove_folder, write_atomically
+from bdm_tf.paths import check_literal
 
 _KEPT, _BEST, _BROKEN = "kept", "best", "broken"
 
@@ -280,6 +281,7 @@ def weights_to_start_from(path: str) -> str:
     Raises:
         UserError: there is none.
     """
+    check_literal("--init_from", path)
     if tf.io.gfile.exists(f"{path}.index"):
         return path
     if tf.io.gfile.exists(os.path.join(path, "checkpoints")):
@@ -293,8 +295,10 @@ def find_checkpoint(workdir: str, step: int | None) -> str:
     """Path of a workdir's checkpoint of a step, or of its newest.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or `step` is no whole number.
     """
+    if step is not None and not is_whole(step):
+        raise UserError(f"step={step!r} must be a whole number")
     directory = os.path.join(workdir, "checkpoints")
     paths = saved_checkpoints(directory)
     if step is None and paths:
