@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import bdm_tf
 from bdm_tf import config
 from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError, check_counts
+from bdm_tf.errors import UserError, check_counts, first_line
 from bdm_tf.files import remove_folder, rename_folder
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
@@ -55,6 +56,10 @@ class ExportedModel(tf.Module):
                 tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
                 tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
                 tf.debugging.assert_non_negative(first, "first must not be negative"),
+                tf.debugging.assert_non_negative(seed, "seed must not be negative"),
+                tf.debugging.assert_less_equal(
+                    first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
+                ),
             ]
             with tf.control_dependencies(checks):
                 steps = tf.where(num_steps == 0, default_steps, num_steps)
@@ -161,9 +166,11 @@ def export_saved_model(
             remove_folder(export_dir)
         rename_folder(partial, export_dir)
     except (OSError, tf.errors.OpError) as error:
+        with contextlib.suppress(OSError, tf.errors.OpError):
+            remove_folder(partial)
         raise UserError(
-            f"the SavedModel cannot be written to {export_dir}: {error}; make room, and the same "
-            "command goes on"
+            f"the SavedModel cannot be written to {export_dir}: {first_line(error)}; make room, "
+            "and the same command goes on"
         ) from error
 
 

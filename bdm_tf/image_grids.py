@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from tqdm import tqdm
 
-from bdm_tf.files import check_writable, write_atomically, write_npz
+from bdm_tf.errors import UserError
+from bdm_tf.files import check_writable, write_atomically, write_npz, writing
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
 
 
@@ -58,22 +60,40 @@ def sample_to_file(
 
     Raises:
         UserError: `saved_model` is no SavedModel of this library or does not take that many steps,
-            or `output` cannot be written.
+            the images do not fit into memory, or `output` cannot be written.
     """
     check_writable(output)
     info = model_info(saved_model)
     check_steps(info, num_steps, "--num_steps")
     warn_of_few_steps(info, num_steps)
     model = load_saved_model(saved_model)
-    with without_tensor_float_32():
-        images = model.sample(
-            seed=tf.constant([0, seed]),
-            num_images=tf.constant(num_images),
-            num_steps=tf.constant(num_steps),
-            first=tf.constant(first),
-        ).numpy()
-    if output.endswith(".npz"):
-        write_npz(output, {"images": images}, compressed=True)
-    else:
-        write_grid(images, output)
+    images = _room(num_images, info["image_shape"])
+    chunk_size = int(info["config"].get("export_saved_model.chunk_size", 1))
+    with without_tensor_float_32(), tqdm(total=num_images, unit="img", delay=2) as bar:
+        while bar.n < num_images:  # signals are heard between calls
+            start = first + bar.n
+            count = min(chunk_size - start % chunk_size, num_images - bar.n)
+            images[bar.n : bar.n + count] = model.sample(
+                seed=tf.constant([0, seed]),
+                num_images=tf.constant(count),
+                num_steps=tf.constant(num_steps),
+                first=tf.constant(start),
+            )
+            bar.update(count)
+    with writing(output):
+        if output.lower().endswith(".npz"):
+            write_npz(output, {"images": images}, compressed=True)
+        else:
+            write_grid(images, output)
     print(f"wrote {num_images} images to {output}")
+
+
+def _room(num_images: int, image_shape: Sequence[int]) -> np.ndarray:
+    try:
+        return np.empty((num_images, *image_shape), np.uint8)
+    except MemoryError as error:
+        size = num_images * math.prod(image_shape) / 2**30
+        raise UserError(
+            f"--num_images={num_images} needs {size:.0f} GiB of memory: draw fewer at a time, the "
+            "next with --first"
+        ) from error

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from bdm_tf import image_grids
@@ -74,7 +75,38 @@ def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monke
     output = str(tmp_path / "images.npz")
     saved_model = os.path.join(finished_run, "saved_model")
     image_grids.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
-    assert seen == [False] and enabled()
+    assert seen and not any(seen) and enabled()
+
+
+def test_images_are_drawn_a_chunk_at_a_time(tmp_path, finished_run, monkeypatch):
+    saved_model, calls = os.path.join(finished_run, "saved_model"), []
+    model = load_saved_model(saved_model)
+    whole = model.sample(seed=[0, 7], num_images=9, first=2).numpy()
+    draw = model.sample
+
+    def watched(**given):
+        calls.append((int(given["first"]), int(given["num_images"])))
+        return draw(**given)
+
+    model.sample = watched
+    monkeypatch.setattr(image_grids, "load_saved_model", lambda _: model)
+    output = str(tmp_path / "images.npz")
+    image_grids.sample_to_file(saved_model, output, num_images=9, seed=7, first=2, num_steps=0)
+    assert calls == [(2, 2), (4, 4), (8, 3)]
+    np.testing.assert_array_equal(np.load(output)["images"], whole)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"seed": [0, -1]}, "seed must not be negative"),
+        ({"first": 2**31 - 1, "num_images": 2}, "first \\+ num_images must be at most"),
+    ],
+)
+def test_numbers_that_no_image_has_are_refused(wrong, words, finished_run):
+    model = load_saved_model(os.path.join(finished_run, "saved_model"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        model.sample(**{"seed": [0, 7], "num_images": 1, **wrong})
 
 
 def test_few_steps_of_a_model_that_predicts_eps_are_warned_of(finished_run, caplog):
