@@ -14,7 +14,7 @@ from tqdm import tqdm
 from bdm_tf.data.folder import EXTENSIONS, image_files
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.data.resize import decode_file
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, first_line
 from bdm_tf.files import read_npz
 
 _NEARLY = 0.05  # by so much resizing goes beyond a range
@@ -105,7 +105,9 @@ def _array(path: str) -> np.ndarray:
                 return np.load(io.BytesIO(start + file.read()), allow_pickle=False)
         arrays = read_npz(path)
     except (ValueError, OSError, EOFError, tf.errors.OpError) as error:
-        reason = "it holds Python objects, no numbers" if "pickle" in str(error) else error
+        reason = (
+            "it holds Python objects, no numbers" if "pickle" in str(error) else first_line(error)
+        )
         raise UserError(f"--images={path} cannot be read: {reason}") from error
     for name in ("images", "arr_0"):
         if name in arrays:
