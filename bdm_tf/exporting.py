@@ -63,7 +63,7 @@ class ExportedModel(tf.Module):
             ]
             with tf.control_dependencies(checks):
                 steps = tf.where(num_steps == 0, default_steps, num_steps)
-            first_chunk = first // chunk_size
+                first_chunk = first // chunk_size
             count = (first + num_images - 1) // chunk_size - first_chunk + 1
 
             def draw(i, drawn):
