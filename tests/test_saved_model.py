@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,6 +61,15 @@ def test_saved_model_cli_runs_it(tmp_path, finished_run):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     assert np.load(tmp_path / "images.npy").shape == (2, 8, 8, 1)
+
+
+def test_keras_3_takes_the_network_as_a_layer(finished_run):
+    if not hasattr(keras.layers, "TFSMLayer"):
+        pytest.skip("Keras 2 has no TFSMLayer")
+    path = os.path.join(finished_run, "saved_model")
+    z, t = np.ones([2, 8, 8, 1], np.float32), np.float32([0.1, 0.9])
+    predicted = keras.layers.TFSMLayer(path, call_endpoint="predict")(z, t=t)
+    np.testing.assert_array_equal(predicted, tf.saved_model.load(path).predict(z_t=z, t=t))
 
 
 def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monkeypatch):
