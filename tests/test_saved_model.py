@@ -68,8 +68,9 @@ def test_keras_3_takes_the_network_as_a_layer(finished_run):
         pytest.skip("Keras 2 has no TFSMLayer")
     path = os.path.join(finished_run, "saved_model")
     z, t = np.ones([2, 8, 8, 1], np.float32), np.float32([0.1, 0.9])
-    predicted = keras.layers.TFSMLayer(path, call_endpoint="predict")(z, t=t)
-    np.testing.assert_array_equal(predicted, tf.saved_model.load(path).predict(z_t=z, t=t))
+    layer = keras.layers.TFSMLayer(path, call_endpoint="predict")
+    model = tf.saved_model.load(path)
+    np.testing.assert_array_equal(layer(z, t=t), model.predict(z_t=z, t=t))
 
 
 def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monkeypatch):
