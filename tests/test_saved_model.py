@@ -75,6 +75,7 @@ def test_keras_3_takes_the_network_as_a_layer(finished_run):
 
 def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monkeypatch):
     enabled, seen = tf.config.experimental.tensor_float_32_execution_enabled, []
+    tf.config.experimental.enable_tensor_float_32_execution(True)  # TensorFlow's default
 
     def load_watched(path):
         model = load_saved_model(path)
