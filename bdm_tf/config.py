@@ -61,7 +61,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     try:
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(files, parameters)
-    except (OSError, *_REFUSALS) as error:
+    except (OSError, RecursionError, ImportError, *_REFUSALS) as error:
         added = "".join(hint(str(error)) for hint in (_hint, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error

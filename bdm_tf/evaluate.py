@@ -62,6 +62,13 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError("give one of --workdir=DIR, --saved_model=DIR and --images=FILE.npz|FOLDER")
     if not _GIN_FILE.value:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/eval/digits.gin")
+    if _SAVED_MODEL.value:
+        for binding in _GIN_PARAM.value:
+            if binding.strip().startswith(("sample.", "train.", "Model.", "UNet.")):
+                raise UserError(
+                    f'--gin_param="{binding}": a SavedModel is scored as it stands; only '
+                    "evaluate.num_steps can be set"
+                )
     if not _WORKDIR.value:
         for flag in (_STEP, _WATCH, _KEEP_BEST):
             if flag.value:

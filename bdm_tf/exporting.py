@@ -147,7 +147,9 @@ def export_saved_model(
     Raises:
         UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
     """
+    export_dir = os.fspath(export_dir)
     check_literal("export_dir", export_dir)
+    check_counts("export", 0, step=step)
     check_counts("export_saved_model", 1, chunk_size=chunk_size)
     check_free(export_dir, overwrite)
     partial = _partial(export_dir)
@@ -157,11 +159,11 @@ def export_saved_model(
         if tf.io.gfile.exists(partial):
             remove_folder(partial)
         exported = ExportedModel(model, settings, chunk_size)
-        tf.saved_model.save(exported, partial, signatures=exported.signatures())
-        info = os.path.join(partial, INFO)
+        info = os.path.join(partial, INFO)  # first: by it the rest is known as ours
         tf.io.gfile.makedirs(os.path.dirname(info))
         with tf.io.gfile.GFile(info, "w") as file:
-            json.dump(_model_info(model, settings, step), file, indent=2)
+            json.dump(_model_info(model, settings, int(step)), file, indent=2)
+        tf.saved_model.save(exported, partial, signatures=exported.signatures())
         if tf.io.gfile.exists(export_dir):
             remove_folder(export_dir)
         rename_folder(partial, export_dir)
@@ -217,6 +219,8 @@ def check_free(export_dir: str, overwrite: bool) -> None:
 
     What may be, if at all, is what this library wrote as a SavedModel, or as a part of one.
     """
+    if not export_dir:
+        raise UserError("--export_dir is empty: give the name of a folder")
     if tf.io.gfile.exists(export_dir) and not overwrite:
         raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
     for path in (export_dir, _partial(export_dir)):
@@ -238,9 +242,14 @@ def _is_ours(path: str) -> bool:
     if not tf.io.gfile.isdir(path):
         return False
     names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
-    return all(
-        any(re.fullmatch(rf"{known}([._].*)?", name) for known in _WRITTEN) for name in names
-    )
+    known = all(any(re.fullmatch(rf"{w}([._].*)?", name) for w in _WRITTEN) for name in names)
+    if not known or not names:
+        return known
+    try:
+        with tf.io.gfile.GFile(os.path.join(path, INFO)) as file:
+            return "bdm_tf" in file.read()
+    except (OSError, UnicodeDecodeError, tf.errors.OpError):
+        return False
 
 
 def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:

@@ -64,8 +64,9 @@ def writing(path: str) -> Iterator[None]:
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
-    """Writes a file under another name and renames it when it is whole."""
-    partial = f"{path}.partial"
+    """Writes a file under another, hidden name and renames it when it is whole."""
+    folder, name = os.path.split(path)
+    partial = os.path.join(folder, f".{name}.partial")
     try:
         with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
             file.write(content)

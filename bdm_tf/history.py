@@ -75,8 +75,9 @@ def read_history(workdir: str) -> History:
         with tf.io.gfile.GFile(path) as file:
             found = json.load(file)
         images = found["images"] and TrainingImages(**found["images"])
-        return History(images, list(found["changes"]))
-    except (ValueError, KeyError, TypeError) as error:
+        changes = [{"step": int(c["step"]), "changed": c["changed"]} for c in found["changes"]]
+        return History(images, changes)
+    except (ValueError, KeyError, TypeError, tf.errors.FailedPreconditionError) as error:
         raise UserError(
             f"{path} is damaged: remove it, and the training command writes it anew, without the "
             "changes that were noted there"

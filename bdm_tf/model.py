@@ -15,6 +15,7 @@ from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.errors import (
     TryAgain,
     UserError,
+    check_flags,
     check_image_shape,
     check_kind,
     check_maker,
@@ -166,6 +167,8 @@ class SampleSettings:
         projection: Projection | None = None,
         clip: bool | None = None,
     ):
+        if clip is not None:
+            check_flags("sample", clip=clip)
         if clip and projection is not None:
             raise UserError(
                 "sample.clip = True is sample.projection = @PixelClip(); give one of the two "
@@ -229,7 +232,7 @@ def use_config(workdir: str) -> str:
         config.parse_text(text, skip_unknown=True)
         if "train.num_steps" not in config.parameters(text):
             raise UserError("it lacks train.num_steps")
-    except (UserError, UnicodeDecodeError) as error:
+    except (UserError, UnicodeDecodeError, tf.errors.FailedPreconditionError) as error:
         raise UserError(
             f"{path} is damaged: {first_line(error)}; move it away, and the training command, "
             "given again, writes it anew"
@@ -295,6 +298,7 @@ def load_model(
     Raises:
         UserError: no such workdir or checkpoint, or `choose` made it another model.
     """
+    workdir = os.fspath(workdir)
     with config.apart():
         trained_with = config.parameters(use_config(workdir))
         if choose is not None:

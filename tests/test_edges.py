@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
-from bdm_tf.errors import UserError
+from bdm_tf.errors import UserError, check_between
 from bdm_tf.exporting import check_free
+from bdm_tf.files import write_atomically
 from bdm_tf.model import build_model, load_model
 from bdm_tf.paths import check_literal
 from bdm_tf.terminal import LastingStream
@@ -51,6 +52,30 @@ def test_overwriting_replaces_savedmodels_of_this_library_alone(tmp_path, finish
     assert run(command(*arguments, f"--export_dir={whole}")).returncode == 0
     shutil.rmtree(whole / "variables")  # a damaged one is still one
     check_free(str(whole), overwrite=True)
+
+
+def test_only_what_names_this_library_is_its_savedmodel(tmp_path):
+    foreign, mine = tmp_path / "foreign", tmp_path / "mine.partial"
+    tf.saved_model.save(tf.Module(), str(foreign))
+    (mine / "variables").mkdir(parents=True)
+    (mine / "variables" / "data.csv").write_text("mine")
+    for path in (foreign, tmp_path / "mine"):
+        with pytest.raises(UserError, match="is no SavedModel of this library"):
+            check_free(str(path), overwrite=True)
+    with pytest.raises(UserError, match="--export_dir is empty"):
+        check_free("", overwrite=True)
+
+
+def test_numbers_of_hundreds_of_digits_are_numbers():
+    with pytest.raises(UserError, match="train.learning_rate=1000.* must be a number"):
+        check_between("train.learning_rate", 10**400, 0)
+
+
+def test_a_users_own_partial_file_stays(tmp_path):
+    (tmp_path / "a.json.partial").write_text("mine")
+    write_atomically(str(tmp_path / "a.json"), "{}")
+    assert (tmp_path / "a.json.partial").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.json.partial"]
 
 
 def test_a_folder_in_the_place_of_the_last_export_is_found_before_training(tmp_path, digits_dir):

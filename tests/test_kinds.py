@@ -27,6 +27,7 @@ BINDINGS = {
     "Model.times = @PixelClip()": "Model.times = .* is no TimeGrid",
     "Model.parametrisation = @PredictV": "lacks its parentheses",
     "Model.objective = @PredictV()": "Model.objective = .* is no Objective",
+    "sample.clip = 'no'": "sample.clip='no' must be True or False",
     "sample.num_steps = 2.5": "sample.num_steps=2.5 must be a whole number",
     "sample.num_steps = None": "sample.num_steps=None must be a whole number",
     "sample.num_steps = '20'": "sample.num_steps='20' must be a whole number",

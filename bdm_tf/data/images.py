@@ -245,7 +245,10 @@ def listing_sha256(paths: Sequence[str]) -> str:
     start = len(os.path.commonprefix([*map(os.path.dirname, paths)]))
     found = hashlib.sha256()
     for path in paths:
-        size = "" if "://" in path else tf.io.gfile.stat(path).length
+        try:
+            size = "" if "://" in path else tf.io.gfile.stat(path).length
+        except tf.errors.OpError:  # it cannot be read, and is skipped or named elsewhere
+            size = ""
         found.update(f"{path[start:]}\0{size}\0".encode())
     return found.hexdigest()
 

@@ -36,7 +36,7 @@ def checked_size(image_size) -> tuple[int, int] | None:
         raise UserError(
             f"image_size={image_size!r} must be a number or (height, width), from 1 to {_LARGEST}"
         )
-    return tuple(pair)
+    return int(pair[0]), int(pair[1])
 
 
 def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:

@@ -78,9 +78,10 @@ def test_other_images_are_refused_unless_asked_for(tmp_path):
     assert read_history(str(tmp_path)) == History(
         new, [{"step": 4, "changed": {"images": [str(old), str(new)]}}]
     )
-    (tmp_path / "history.json").write_text('{"images"')
-    with pytest.raises(UserError, match="history.json is damaged: remove it"):
-        files.claim("a.b = 1\n", new)
+    for content in ('{"images"', '{"images": null, "changes": [1]}'):
+        (tmp_path / "history.json").write_text(content)
+        with pytest.raises(UserError, match="history.json is damaged: remove it"):
+            files.claim("a.b = 1\n", new)
     files.close()
 
 
@@ -101,6 +102,9 @@ def test_images_are_known_again_wherever_they_lie(tmp_path):
     assert key("a") != known
     Image.new("RGB", (8, 8)).save(tmp_path / "elsewhere" / "1" / "3.png")
     assert key("elsewhere") != known
+    (tmp_path / "elsewhere" / "2.png").symlink_to("nowhere")
+    images, _ = ImageFolder(np.int64(8)).load(str(tmp_path / "elsewhere"), "skip")
+    assert images.num_images == 4 and images.source_key()
     array = np.zeros([3, 4, 4, 1], np.uint8)
     assert InMemoryImages(array).source_key() != InMemoryImages(array + 1).source_key()
 

@@ -130,7 +130,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
         "ckpt-11.data-00000-of-00001",  # killed before its index was written
         "ckpt-12.index.tempstate123",
         "checkpoint.tmp0123abcd",
-        "checkpoint.partial",
+        ".checkpoint.partial",
         "kept/ckpt-12.index.partial",
         "kept/ckpt-16.data-00000-of-00001",
     ):
