@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bdm_tf.config import made_for, owner_of, parameters
+from absl import logging
+
+from bdm_tf.config import bound_parameters, made_for, owner_of, parameters
 
 # A run may go on with other values of these, and of all that samples are drawn with: they change
 # when things happen, with how much memory or on what device, not what is learnt.
@@ -102,6 +104,12 @@ def without_effect(given: Sequence[str], values: dict[str, str]) -> list[str]:
         for binding, owner in zip(given, owners)
         if _is_part(owner) and owner.rpartition(".")[2] not in names
     ]
+
+
+def warn_of_no_effect(given: Sequence[str]) -> None:
+    """Warns of those of the given bindings that are `without_effect` in gin's configuration."""
+    for binding in without_effect(given, bound_parameters()):
+        logging.warning('--gin_param="%s" has no effect: nothing here is made of that', binding)
 
 
 def ema_decay(values: dict[str, str]) -> float | None:

@@ -3,7 +3,7 @@
 With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwise than the run is.
 """
 
-from absl import flags, logging
+from absl import flags
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
             raise UserError(f'--gin_param="{binding}": how it was trained cannot be changed now')
 
     from bdm_tf import config
-    from bdm_tf.comparison import without_effect
+    from bdm_tf.comparison import warn_of_no_effect
     from bdm_tf.exporting import check_free, export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin
@@ -35,8 +35,7 @@ def main(argv: list[str]) -> None:
 
     def choose() -> None:
         config.overlay(_GIN_FILE.value, _GIN_PARAM.value)
-        for binding in without_effect(_GIN_PARAM.value, config.bound_parameters()):
-            logging.warning('--gin_param="%s" has no effect: nothing is made of that', binding)
+        warn_of_no_effect(_GIN_PARAM.value)
 
     model, step = load_model(_WORKDIR.value, _STEP.value, choose)
     export(model, step, _EXPORT_DIR.value, overwrite=_OVERWRITE.value)

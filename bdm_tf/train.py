@@ -2,7 +2,7 @@
 
 import os
 
-from absl import flags, logging
+from absl import flags
 
 from bdm_tf import config
 from bdm_tf.errors import UserError, exits_on_user_error
@@ -45,14 +45,13 @@ def main(argv: list[str]) -> int:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/digits.gin")
 
     # Here, so that a wrong flag is answered before TensorFlow is loaded.
-    from bdm_tf.comparison import without_effect
+    from bdm_tf.comparison import warn_of_no_effect
     from bdm_tf.exporting import check_free, finish_run
     from bdm_tf.training.loop import train
     from bdm_tf.training.strategy import make_strategy
 
     config.parse(_GIN_FILE.value, _GIN_PARAM.value)
-    for binding in without_effect(_GIN_PARAM.value, config.bound_parameters()):
-        logging.warning('--gin_param="%s" has no effect: nothing here is made of that', binding)
+    warn_of_no_effect(_GIN_PARAM.value)
     if _INIT_FROM.value:
         config.bind("train.init_from", _INIT_FROM.value)
     workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))

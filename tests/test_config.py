@@ -4,6 +4,7 @@ import pytest
 
 from bdm_tf import config
 from bdm_tf.comparison import differences, without_effect
+from bdm_tf.errors import UserError
 
 RUN = """Model.network = @UNet
 Model.parametrisation = @PredictEps()
@@ -56,6 +57,12 @@ def test_what_both_sampling_and_training_use_may_not():
 def test_a_run_of_an_earlier_version_goes_on_where_nothing_is_learnt_otherwise(added, counts):
     assert bool(differences(RUN, f"{RUN}{added}\n")) == counts
     assert bool(differences(f"{RUN}{added}\n", RUN)) == counts
+
+
+def test_a_file_that_includes_itself_is_refused(tmp_path):
+    (tmp_path / "a.gin").write_text(f"include '{tmp_path}/a.gin'\n")
+    with pytest.raises(UserError, match="cannot be used"):
+        config.parse([str(tmp_path / "a.gin")], [])
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,22 @@ CASES = [(owner, name) for owner in PARTS for name in parameters_of(owner)]
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 1), dtype=np.uint8)
 
 
-def use(tmp_path):
+def check_each(name, use):
+    """Calls `use` with each value: it works, or its `UserError` names parameter or value."""
+    problems = []
+    for value in VALUES:
+        named = {name, value.strip("@'")} if value[0] in "@'" else {name}
+        try:
+            use(value)
+        except UserError as error:
+            if not named & set(re.findall(r"\w+", error.message)):
+                problems.append(f"{value}: {error.message}")
+        except Exception as error:
+            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
+    assert not problems, "\n".join(problems)
+
+
+def use_model(tmp_path):
     """Builds the model, and learns and samples with it once."""
     model = build_model()
     settings = build_sample_settings(model)
@@ -126,21 +141,15 @@ def use(tmp_path):
 @pytest.mark.parametrize("owner, name", CASES, ids=[".".join(case) for case in CASES])
 def test_a_part_takes_or_refuses(owner, name, tmp_path):
     files, bindings = PARTS[owner]
-    problems = []
-    for i, value in enumerate(VALUES):
-        gin.clear_config()
-        base = [*TINY, SHAPE, "Model.network = @Convolutions", "sample.num_steps = 3", *bindings]
-        where = tmp_path / str(i)
+    base = [*TINY, SHAPE, "Model.network = @Convolutions", "sample.num_steps = 3", *bindings]
+
+    def use(value):
+        config.parse(files, [*base, f"{owner}.{name} = {value}"])
+        where = tmp_path / str(VALUES.index(value))
         where.mkdir()
-        try:
-            config.parse(files, [*base, f"{owner}.{name} = {value}"])
-            use(where)
-        except UserError as error:
-            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
-                problems.append(f"{value}: {error.message}")
-        except Exception as error:
-            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
-    assert not problems, "\n".join(problems)
+        use_model(where)
+
+    check_each(name, use)
 
 
 TRAINING = "num_steps batch_size learning_rate seed flip warmup_steps clip_norm ema_decay data"
@@ -174,19 +183,14 @@ def test_a_data_set_takes_or_refuses(owner, name, digits_dir, tmp_path):
         Image.fromarray(image).save(tmp_path / path)
     folder = digits_dir if owner == "TFDSImages" else str(tmp_path)
     given = {"TFDSImages.name": "'digits'", "ImageFolder.image_size": "8"}
-    problems = []
-    for value in VALUES:
+
+    def use(value):
         bound = {**given, f"{owner}.{name}": value}
         config.parse([], [f"{n} = {v}" for n, v in bound.items()])
-        try:
-            images, _ = gin.get_configurable(owner)().load(folder)
-            assert next(iter(images.in_order(1))).shape == (1, *images.image_shape)
-        except UserError as error:
-            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
-                problems.append(f"{value}: {error.message}")
-        except Exception as error:
-            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
-    assert not problems, "\n".join(problems)
+        images, _ = gin.get_configurable(owner)().load(folder)
+        assert next(iter(images.in_order(1))).shape == (1, *images.image_shape)
+
+    check_each(name, use)
 
 
 SCORES = [("evaluate", n) for n in "num_images batch_size seed best_by tensor_float_32".split()]
@@ -207,17 +211,12 @@ def test_an_evaluation_takes_or_refuses(owner, name, digits_dir, tmp_path):
     few = ["evaluate.num_images = 40", "KernelDistance.subset_size = 20"]
     measured = owner if owner != "evaluate" else "FrechetDistance"
     few += ["KernelDistance.subsets = 2", f"evaluate.evaluators = [@FrechetFloor, @{measured}]"]
-    problems = []
-    for value in VALUES:
+
+    def use(value):
         config.parse(["eval/digits.gin"], [*few, f"{owner}.{name} = {value}"])
         paths = Paths(cache_dir=str(tmp_path / "cache"), data_dir=digits_dir)
-        try:
-            evaluation = make_evaluation(StoredImages(f"{tmp_path}/images.npz"), strategy, paths)
-            if owner != "KernelDistance":  # a million subsets take their time
-                evaluation.score(str(tmp_path / "scratch"))
-        except UserError as error:
-            if not {name, value.strip("@'")} & set(re.findall(r"\w+", error.message)):
-                problems.append(f"{value}: {error.message}")
-        except Exception as error:
-            problems.append(f"{value}: {type(error).__name__} {str(error)[:300]}")
-    assert not problems, "\n".join(problems)
+        evaluation = make_evaluation(StoredImages(f"{tmp_path}/images.npz"), strategy, paths)
+        if owner != "KernelDistance":  # a million subsets take their time
+            evaluation.score(str(tmp_path / "scratch"))
+
+    check_each(name, use)

@@ -14,7 +14,6 @@ import gzip
 import json
 import lzma
 import os
-import signal
 import sys
 import time
 import zipfile
@@ -26,6 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 from bdm_tf.stablehlo.running import Program
+from bdm_tf.training.signals import StopRequest
 from benchmarks.gpu.packing import unpack
 
 jax.config.update("jax_enable_x64", True)  # steps are counted in int64
@@ -205,31 +205,18 @@ def measure(run: Run, calls: int, matrix_size: int) -> None:
     run.log(f"bfloat16 matrix product of {matrix_size}: {rate:.3g} TFLOP/s")
 
 
-class StopRequest:
-    """Hears SIGTERM and Ctrl-C: `signal` is the number of the one that came."""
-
-    def __init__(self):
-        self.signal, self._numbers = 0, (signal.SIGTERM, signal.SIGINT)
-        for number in self._numbers:
-            signal.signal(number, self._hear)
-
-    def _hear(self, number, frame):
-        self.signal = number
-
-    def forget(self) -> None:
-        for number in self._numbers:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def train(run: Run, options, deadline: float) -> None:
+def train(run: Run, options, deadline: float, stop: StopRequest) -> None:
     """Trains until the deadline or --steps, saving now and then."""
     images = run.load_images("images")
-    stop = StopRequest()
     evaluated = run.load_images("evaluation") if "loss" in run.told["programs"] else None
     run.program("train"), run.program("sample")
     began, start, saved, waiting = time.monotonic(), run.step, time.monotonic(), []
     seconds = 0.0  # of a call, the longest
-    while not stop.signal and time.monotonic() + seconds < deadline and run.step < options.steps:
+    while (
+        not stop.signal_number
+        and time.monotonic() + seconds < deadline
+        and run.step < options.steps
+    ):
         called = time.monotonic()
         records = run.train(images)
         if len(waiting) == 1:  # the device is never without a call
@@ -243,15 +230,14 @@ def train(run: Run, options, deadline: float) -> None:
             saved = time.monotonic()
     for last in waiting:
         report(run, last, began, start)
-    if run.step == start and not stop.signal:
+    if run.step == start and not stop.signal_number:
         run.log(f"no step was taken from step {start}: compiling took all of --minutes, or --steps")
     if evaluated is not None:
         run.log(f"step {run.step}: evaluation loss {run.loss(evaluated):.5f}")
     send_back(run, options)
-    if stop.signal:
+    if stop.signal_number:
         run.log(f"stopped at step {run.step}, saved in {options.state}; the same command goes on")
-        sys.exit(128 + stop.signal)
-    stop.forget()
+        sys.exit(128 + stop.signal_number)
 
 
 def report(run: Run, waited, began: float, start: int) -> None:
@@ -312,7 +298,8 @@ def main() -> None:
         if not run.go_on(os.path.join(options.state, "state.npz")):
             run.begin()
         log(f"from step {run.step}")
-        train(run, options, deadline)
+        with StopRequest() as stop:
+            train(run, options, deadline, stop)
         samples = run.sample(options.samples, 0)
         rows = max(1, _FILE // samples[:1].nbytes)
         for first in range(0, len(samples), rows):

@@ -58,6 +58,10 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([run_flag, "--eval_statistics=absent.npz"], "absent.npz has no statistics"),
         ([run_flag, "--keep_best"], "--keep_best goes with --watch"),
         ([run_flag, "--gin_param=UNet.channels = 16"], "UNet.channels: 8 in training, 16 here"),
+        (
+            [f"--saved_model={finished_run}/saved_model", "--gin_param=sample.num_steps = 2"],
+            "a SavedModel is scored as it stands",
+        ),
         ([f"--images={scored}/samples.npz", "--num_images=0"], "there is nothing to measure"),
         ([run_flag, "--save_samples=/proc/none/a.npz"], "/proc/none/a.npz cannot be written"),
         ([run_flag, f"--gin_param=evaluate.evaluators = {twice}"], "measures a figure twice"),

@@ -115,7 +115,7 @@ def test_a_model_keeps_its_own_settings(finished_run, tmp_path):
     (other / "config.gin").write_text(text.replace("num_steps = 3", "num_steps = 5"))
     config.parse_text("train.batch_size = 77\n")
     first, step = load_model(finished_run)
-    second, _ = load_model(str(other))
+    second, _ = load_model(other)
     assert build_sample_settings(first).num_steps == 3
     assert build_sample_settings(second).num_steps == 5
     export(first, step, str(tmp_path / "exported"))
