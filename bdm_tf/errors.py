@@ -51,6 +51,18 @@ def no_file_system(scheme: str) -> str:
     )
 
 
+def _way_out(error: Exception) -> str | None:
+    """What to say behind an error that comes from where a command runs; None for any other."""
+    text = str(error)
+    if _UNKNOWN_SCHEME.search(text):
+        return "."
+    if "No usable temporary directory" in text:  # TensorFlow wants one to start
+        return ": make room there, or set TMPDIR to a folder that can be written to"
+    if "Error executing an HTTP request" in text:  # of gs://
+        return "; the same command, given again when the network is there, goes on"
+    return None
+
+
 def is_whole(value) -> bool:
     """Whether a value is a whole number, NumPy's included, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -195,8 +207,8 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT
         except Exception as error:
-            if _UNKNOWN_SCHEME.search(str(error)):
-                print(f"error: {first_line(error)}", file=sys.stderr)
+            if way_out := _way_out(error):
+                print(f"error: {first_line(error)}{way_out}", file=sys.stderr)
             else:
                 traceback.print_exc()
             status = 1

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,12 @@ def writing(path: str) -> Iterator[None]:
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
-    """Writes a file under another, hidden name and renames it when it is whole."""
-    folder, name = os.path.split(path)
+    """Writes a file under another, hidden name and renames it when it is whole.
+
+    Of a link, what it leads to is written.
+    """
+    folder, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
+    path = os.path.join(folder, name)
     partial = os.path.join(folder, f".{name}.partial")
     try:
         with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
@@ -115,14 +119,21 @@ def sha256(path: str) -> str:
         return hashlib.sha256(file.read()).hexdigest()
 
 
-def read_npz(path: str) -> dict[str, np.ndarray]:
-    """The named arrays of a `.npz`; raises OSError, ValueError or an OpError if it is none."""
+def read_npz(path: str, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The named arrays of a `.npz`.
+
+    Raises:
+        OSError, ValueError, OpError: it is none, or has not all arrays that are needed.
+    """
     with tf.io.gfile.GFile(path, "rb") as file:
         content = io.BytesIO(file.read())
     if not zipfile.is_zipfile(content):  # NumPy would speak of pickles
         raise ValueError("it is no .npz archive")
     try:
-        with np.load(content, allow_pickle=False) as arrays:
-            return dict(arrays)
+        with np.load(content, allow_pickle=False) as archive:
+            arrays = dict(archive)
     except (EOFError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError("it is no .npz archive of numbers") from error
+    if lacking := sorted(set(needed) - set(arrays)):
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    return arrays

@@ -127,11 +127,11 @@ def load_trust(model, workdir: str) -> bool:
     if not tf.io.gfile.exists(path):
         return False
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, needed=("weights", "times", "slope"))
         if str(arrays["weights"]) != weights_sha256(model):
             return False
         trust = Trust(arrays["times"], arrays["slope"])
-    except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; remove it, and training measures it anew"
         ) from error

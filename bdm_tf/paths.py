@@ -59,6 +59,13 @@ class _Path(flags.ArgumentParser):
 
     def parse(self, argument):
         path = os.path.expanduser(argument)
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                "it is not UTF-8, which TensorFlow needs: rename it, or, where it is and Python "
+                "reads it as something else, set PYTHONUTF8=1"
+            ) from error
         if self._literal:
             try:
                 check_literal(str(self._literal), path)

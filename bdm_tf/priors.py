@@ -26,16 +26,21 @@ class Prior(abc.ABC):
     """Draws of z_1; image i's belong to (seed, i).
 
     Attributes:
+        learnt: names of the arrays that `fit` returns.
         is_fitted: whether it needs training images at all.
         has_divergence: whether `divergence` is known.
         variables: what was learnt from them, by name; empty until `restore`.
     """
 
-    is_fitted = False
+    learnt: tuple[str, ...] = ()
     has_divergence = False
 
     def __init__(self) -> None:
         self.variables: dict[str, tf.Variable] = {}
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.learnt)
 
     def fit(self, batches: Batches, process) -> dict[str, np.ndarray]:
         """Learns from the training images what `restore` needs.
@@ -53,7 +58,13 @@ class Prior(abc.ABC):
         return {}
 
     def restore(self, arrays: dict[str, np.ndarray]) -> None:
-        """Takes what `fit` returned."""
+        """Takes what `fit` returned.
+
+        Raises:
+            ValueError: an array lacks.
+        """
+        if lacking := sorted(set(self.learnt) - set(arrays)):
+            raise ValueError(f"it lacks {', '.join(lacking)}")
         with tf.init_scope():
             self.variables = {
                 name: tf.Variable(value, trainable=False, name=name)
@@ -94,8 +105,6 @@ class _Faded(Prior):
             [-1, 1]) are left out.
         num_images: at most so many images are used; None for all.
     """
-
-    is_fitted = True
 
     def __init__(self, noise: float | None, tolerance: float, num_images: int | None):
         super().__init__()
@@ -168,6 +177,8 @@ class BlurredImages(_Faded):
         num_images: at most so many images are used; None for all.
     """
 
+    learnt = ("kept", "images")
+
     def __init__(
         self,
         noise: float | None = None,
@@ -198,6 +209,8 @@ class GaussianPrior(_Faded):
         num_images: at most so many images are used; None for all.
         seed: of the mixture's fit.
     """
+
+    learnt = ("kept", "weights", "means", "factors")
 
     def __init__(
         self,

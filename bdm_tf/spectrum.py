@@ -102,10 +102,10 @@ def read_spectrum(path: str, process) -> Spectrum:
         UserError: it cannot be read, or is of images of another shape or in another basis.
     """
     try:
-        arrays = read_npz(path)
+        arrays = read_npz(path, needed=("mean", "variance", "rows", "columns"))
         spectrum = Spectrum(arrays["mean"], arrays["variance"])
         measured_in = arrays["rows"], arrays["columns"]
-    except (KeyError, ValueError, OSError, tf.errors.OpError) as error:
+    except (ValueError, OSError, tf.errors.OpError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; remove it, and training measures it anew"
         ) from error

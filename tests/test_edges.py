@@ -314,3 +314,35 @@ def test_help_is_no_failure_and_lists_every_flag(called, flag):
     assert result.returncode == 0, result.stderr
     for word in (f"python {called} --gin_file", "--workdir", "--gin_param", "--strategy"):
         assert word in result.stdout
+
+
+def test_a_link_that_is_written_stays_one(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "there.png")
+    write_atomically(str(tmp_path / "link.png"), b"one")
+    write_atomically(str(tmp_path / "link.png"), b"two")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "there.png").read_bytes() == b"two"
+    assert sorted(os.listdir(tmp_path)) == ["link.png", "there.png"]
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        ("[Errno 2] No usable temporary directory found in ['/tmp']", "set TMPDIR"),
+        ("Error executing an HTTP request: could not resolve host", "when the network is there"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_trace(error, said):
+    code = (
+        "from bdm_tf.errors import exits_on_user_error\n\n@exits_on_user_error\n"
+        f"def main(_): raise OSError({error!r})\nmain([])"
+    )
+    result = run_afresh([sys.executable, "-c", code])
+    assert result.returncode == 1 and result.stderr.startswith(f"error: {error}")
+    assert said in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_path_that_is_not_utf_8_is_refused():
+    result = run_afresh(command("sample.py", "--saved_model=x", "--output=\udcff.png"))
+    assert result.returncode == 1 and "it is not UTF-8" in result.stderr
+    assert "Traceback" not in result.stderr

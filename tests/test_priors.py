@@ -281,7 +281,7 @@ def test_a_draw_depends_on_seed_and_number_alone(prior):
 
 
 def test_white_noise_needs_no_images():
-    assert not StandardNormal.is_fitted and StandardNormal().fit(batches(levels(3)), None) == {}
+    assert not StandardNormal().is_fitted and StandardNormal().fit(batches(levels(3)), None) == {}
     drawn = draws(StandardNormal(), process(), 500)
     assert abs(drawn.mean()) < 5 / np.sqrt(drawn.size)
     assert abs(drawn.var() - 1) < 5 * np.sqrt(2 / drawn.size)

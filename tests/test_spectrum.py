@@ -7,6 +7,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import DCT, HaarWavelet, MatrixBasis, PixelBasis
 from bdm_tf.errors import UserError
+from bdm_tf.files import write_npz
 from bdm_tf.fitted import find_spectrum, keep_spectrum, load_spectrum
 from bdm_tf.spectrum import Spectrum, measure_spectrum, read_spectrum, write_spectrum
 
@@ -63,6 +64,9 @@ def test_it_is_written_and_read_and_known_by_its_content(tmp_path):
     with open(path, "wb") as file:
         file.write(b"no archive")
     with pytest.raises(UserError, match="spectrum.npz cannot be read.*measures it anew"):
+        read_spectrum(path, process)
+    write_npz(path, {"mean": spectrum.mean})
+    with pytest.raises(UserError, match="it lacks columns, rows, variance; remove it"):
         read_spectrum(path, process)
 
 

@@ -100,6 +100,7 @@ class ImageFolder:
                     f"{held_out} cannot be the evaluation split (ImageFolder.eval_split): it and "
                     f"{used[0]} hold the same images"
                 )
+            _check_apart(used[0], held_out)
             used.append(held_out)
             split = os.path.basename(held_out).lower()
             evaluation = self._images(held_out, on_corrupt_image, split)
@@ -161,22 +162,25 @@ def image_files(folder: str) -> tuple[list[str], Counter]:
     left_out: Counter = Counter()
     seen: set[str] = set()
 
-    def look(where: str) -> None:
+    to_visit = [folder]
+    while to_visit:
+        where = to_visit.pop()
         real = where if "://" in where else os.path.realpath(where)
         names = _listed(where)
         if real in seen:
             left_out["linked folder(s)"] += 1
-            return
+            continue
         seen.add(real)
         if {"config.gin", "checkpoints"} <= set(names):
             left_out["run(s) of this library"] += 1
-            return
+            continue
+        below = []
         for name in names:
             path = os.path.join(where, name)
             if _hidden(name):
                 left_out["hidden"] += 1
             elif tf.io.gfile.isdir(path):
-                look(path)
+                below.append(path)
             elif name.lower().endswith(EXTENSIONS):
                 if _is_special(path):
                     left_out["pipe(s), socket(s) or device(s)"] += 1
@@ -184,8 +188,7 @@ def image_files(folder: str) -> tuple[list[str], Counter]:
                     paths.append(path)
             else:
                 left_out[os.path.splitext(name)[1].lower() or "without an extension"] += 1
-
-    look(folder)
+        to_visit += reversed(below)
     return sorted(paths), left_out
 
 
@@ -194,6 +197,28 @@ def _beside(data_dir: str, folders: list[str], used: list[str]) -> list[str]:
     others = [f for f in folders if not any(_overlap(os.path.join(data_dir, f), u) for u in used)]
     files = [f for f in _listed(data_dir) if f.lower().endswith(EXTENSIONS) and not _hidden(f)]
     return [*(f"{folder}/" for folder in others), *files]
+
+
+def _check_apart(train: str, held_out: str) -> None:
+    """Raises a `UserError` if files of one split are, by links, files of the other."""
+    if "://" in train:
+        return
+    trained_on = {_same_file(path) for path in image_files(train)[0]} - {None}
+    both = [path for path in image_files(held_out)[0] if _same_file(path) in trained_on]
+    if both:
+        raise UserError(
+            f"{len(both)} images of {held_out} are links to images of {train}, {both[0]} for one: "
+            "remove them from one of the two"
+        )
+
+
+def _same_file(path: str) -> tuple[int, int] | None:
+    """What all links to a file share."""
+    try:
+        found = os.stat(path)
+    except OSError:  # a link to nowhere, which is told when it is read
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -13,7 +13,7 @@ from bdm_tf.errors import UserError, is_whole
 # Pillow's own limits are for uploads of strangers; these are the user's images.
 Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
-VERSION = 3  # goes up when the same file becomes other pixels
+VERSION = 4  # goes up when the same file becomes other pixels
 _LARGEST = 2**14  # pixels along a side
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -25,6 +25,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112  # of EXIF
+_NEARLY = 0.05  # of a range: by so much resizing goes beyond it
 
 
 def checked_size(image_size) -> tuple[int, int] | None:
@@ -93,22 +94,23 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     """A grey image of 16 bits or of floats, which Pillow would clip instead of scaling them.
 
     Raises:
-        ValueError: integers beyond 16 bits, floats that are neither in [0, 1] nor in [0, 255].
+        ValueError: integers beyond 16 bits, or of 8 bits only, which would be black; floats that
+            are neither about [0, 1] nor about [0, 255].
     """
     values = np.asarray(image)
     low, high = values.min(), values.max()  # NaN if there is one
     if image.mode == "F":
+        top = 1 if high <= 1 + _NEARLY else 255
+        known = -_NEARLY * top <= low and high <= (1 + _NEARLY) * top
         # Up to 2 would be black as they are, and are more likely [0, 1] after a resize.
-        known = 0 <= low and (high <= 1 or 2 <= high <= 255)
+        known = known and (top == 1 or high >= 2)
         kinds = "floats must lie in [0, 1] or [0, 255]"
     else:
-        known, kinds = 0 <= low and high <= 65535, "integers must lie in [0, 65535]"
+        top, known = 65535, 0 <= low and (high > 255 or high == 0) and high <= 65535
+        kinds = "integers of more than 8 bits must lie in [0, 65535], and are black up to 255"
     if not known:
         raise ValueError(f"its values go from {low:.7g} to {high:.7g}; {kinds}")
-    if image.mode == "F":
-        values = np.rint(values * 255 if high <= 1 else values)
-    else:
-        values = values // 256
+    values = np.clip(np.rint(values * (255 / top)), 0, 255) if top <= 255 else values // 256
     return Image.fromarray(values.astype(np.uint8))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
@@ -90,9 +91,11 @@ class Sampler(abc.ABC):
 
         Raises:
             UserError: this sampler or this number of steps is not for this model (if it is a
-                tensor, an InvalidArgumentError when the graph runs).
+                tensor, an InvalidArgumentError when the graph runs), or the images have another
+                shape or numbers that cannot be.
         """
         self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
+        seed = _checked_draw(denoiser.process, tuple(shape), seed, first)
         count, *image_shape = shape
         process = denoiser.process
         seeds = image_seeds(seed, first, count)
@@ -181,6 +184,24 @@ class Sampler(abc.ABC):
         if most is not None:
             return tf.round(places * most) / most
         return self.grid.times(denoiser.process, places, denoiser.spectrum)
+
+
+def _checked_draw(process, shape: tuple, seed, first) -> tf.Tensor:
+    """The seed as a tensor, if with the others it is what `Sampler` takes."""
+    if len(shape) != 4 or not is_whole(shape[0]) or shape[0] < 1:
+        raise UserError(f"{shape=} must be (n, H, W, C), n at least 1")
+    if shape[1:] != tuple(process.image_shape):
+        raise UserError(f"{shape=}, but the model's images are of shape {process.image_shape}")
+    if not tf.is_tensor(first) and not (is_whole(first) and 0 <= first < 2**31 - shape[0]):
+        raise UserError(f"{first=} must be a whole number, and the last image's below 2^31 - 1")
+    if not tf.is_tensor(seed):
+        numbers = np.asarray(seed)
+        if numbers.shape != (2,) or not all(is_whole(n) and abs(n) < 2**31 for n in numbers):
+            raise UserError(f"{seed=} must be two whole numbers below 2^31")
+        return tf.constant(numbers, tf.int32)
+    if seed.shape != (2,) or seed.dtype != tf.int32:
+        raise UserError(f"seed is {seed.dtype.name} {seed.shape}, must be int32 [2]")
+    return seed
 
 
 def needs_noise(sampler: Sampler, denoiser: Denoiser) -> None:

@@ -22,7 +22,10 @@ from bdm_tf.paths import check_literal
 from bdm_tf.training.checkpoints import saved_checkpoints
 from bdm_tf.training.lock import WorkdirLock
 
-_WRITTEN = "metrics.jsonl samples logs checkpoints spectrum.npz prior.npz trust.npz".split()
+_FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
+_MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")
+_FILES = ("metrics.jsonl", "history.json", "samples/final.png", *_MEASURED)
+_WRITTEN = ("metrics.jsonl", "samples", "logs", "checkpoints", *_MEASURED)
 
 
 class Workdir:
@@ -51,6 +54,7 @@ class Workdir:
         if not writes:
             return
         self._check_free()
+        self._check_kinds()
         try:
             self._was_there = tf.io.gfile.exists(path)
             tf.io.gfile.makedirs(self._file("samples"))
@@ -76,6 +80,18 @@ class Workdir:
                 f"--workdir={self.path} holds {', '.join(taken)}, but no run of this library (it "
                 "has no config.gin): nothing is overwritten; give another --workdir"
             )
+
+    def _check_kinds(self) -> None:
+        """Raises a `UserError` for a file where the run needs a folder, or the other way round."""
+        for name in (*_FOLDERS, *_FILES):
+            path = self._file(name)
+            wanted, is_folder = name in _FOLDERS, tf.io.gfile.isdir(path)
+            if tf.io.gfile.exists(path) and wanted != is_folder:
+                kinds = ("a file", "a folder")
+                raise UserError(
+                    f"{path} is {kinds[is_folder]}, where the run writes {kinds[wanted]}: move it "
+                    "away"
+                )
 
     def _is_empty_folder(self, name: str) -> bool:
         return tf.io.gfile.isdir(self._file(name)) and not tf.io.gfile.listdir(self._file(name))

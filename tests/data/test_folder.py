@@ -1,9 +1,11 @@
 """Folders of images: layouts, damaged files, what is refused."""
 
+import inspect
 import logging
 import os
 import shutil
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bdm_tf.data import FileImages, ImageFolder, training_dataset
+from bdm_tf.data.folder import image_files
 from bdm_tf.errors import UserError
 from tests.data.folders import both, fill, in_memory, save, streamed, values
 
@@ -200,3 +203,18 @@ def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr("bdm_tf.data.resize.fit", fails)
     with pytest.raises(UserError, match=r"00.png is not a readable image: unpack requires"):
         in_memory().load(str(tmp_path))
+
+
+def test_folders_in_folders_in_folders_end_with_no_recursion(tmp_path):
+    deepest = tmp_path
+    for _ in range(200):
+        deepest = deepest / "d"
+        deepest.mkdir()
+    save(deepest / "a.png", 10)
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        paths, _ = image_files(str(tmp_path))
+    finally:
+        sys.setrecursionlimit(limit)
+    assert paths == [str(deepest / "a.png")]

@@ -105,7 +105,13 @@ def test_16_bits_are_scaled_to_8(mode):
 
 @pytest.mark.parametrize(
     "floats, expected",
-    [([0, 0.5, 1], [0, 128, 255]), ([0, 1, 200.4], [0, 1, 200]), ([0, 0, 0], [0, 0, 0])],
+    [
+        ([0, 0.5, 1], [0, 128, 255]),
+        ([0, 1, 200.4], [0, 1, 200]),
+        ([0, 0, 0], [0, 0, 0]),
+        ([-0.01, 1, 1.0000001], [0, 255, 255]),  # as resizing leaves them
+        ([-3, 10, 256], [0, 10, 255]),
+    ],
 )
 def test_floats_are_scaled_from_1_or_are_as_they_are(floats, expected):
     image = Image.fromarray(np.array([floats], np.float32))
@@ -118,8 +124,9 @@ def test_floats_are_scaled_from_1_or_are_as_they_are(floats, expected):
         (np.float32([0, np.nan]), "from nan to nan; floats"),
         (np.float32([0, np.inf]), "from 0 to inf; floats"),
         (np.float32([-1, 1]), "from -1 to 1; floats"),
-        (np.float32([0, 1.02]), "from 0 to 1.02; floats"),
-        (np.float32([0, 256]), "from 0 to 256; floats"),
+        (np.float32([0, 1.2]), "from 0 to 1.2; floats"),
+        (np.float32([0, 300]), "from 0 to 300; floats"),
+        (np.uint16([0, 255]), "from 0 to 255; integers of more than 8 bits"),
         (np.int32([0, 2**20]), "from 0 to 1048576; integers"),
         (np.int32([-1, 9]), "from -1 to 9; integers"),
     ],

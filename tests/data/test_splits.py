@@ -1,5 +1,7 @@
 """Which folders are trained on and evaluated on, and what is said of the others."""
 
+import os
+
 import pytest
 
 from bdm_tf.errors import UserError
@@ -94,3 +96,14 @@ def test_a_class_may_be_called_like_a_split(tmp_path, caplog):
     (warned,) = [record.getMessage() for record in caplog.records]
     assert f"like an evaluation split: {tmp_path}/test; " in warned
     assert f"move the other images to {tmp_path}/train" in warned
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_an_image_that_both_splits_link_to_is_refused(tmp_path, link):
+    fill(tmp_path / "train", [10, 20, 30])
+    fill(tmp_path / "test", [40])
+    link(tmp_path / "train" / "01.png", tmp_path / "test" / "same.png")
+    with pytest.raises(UserError, match="1 images of .*test are links to images of .*same.png"):
+        in_memory().load(str(tmp_path))
+    (tmp_path / "test" / "same.png").unlink()
+    assert in_memory().load(str(tmp_path))[1].num_images == 1

@@ -117,3 +117,24 @@ def test_an_image_depends_on_seed_and_number_alone(model):
     np.testing.assert_allclose(whole[3:], draw(4, first=3), atol=1e-5)
     assert np.abs(whole - draw(7, seed=(0, 8))).max() > 0.02
     assert len(np.unique(whole.round(4), axis=0)) > 3  # of blurred images some come twice
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        (dict(shape=(0, *SHAPE)), r"shape=\(0, .* n at least 1"),
+        (dict(shape=SHAPE), r"must be \(n, H, W, C\)"),
+        (dict(shape=(2, 4, 4, 2)), r"the model's images are of shape \(8, 8, 2\)"),
+        (dict(seed=7), "two whole numbers"),
+        (dict(seed=[0, 2**31]), "two whole numbers"),
+        (dict(seed=[0, 1.5]), "two whole numbers"),
+        (dict(seed=tf.constant([0, 7], tf.int64)), r"seed is int64 \(2,\), must be int32 \[2\]"),
+        (dict(first=-1), "first=-1"),
+        (dict(first=2**31 - 2), "below 2"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused_in_words(given, words):
+    denoiser = silent(soft(), PredictX())
+    wanted = dict(shape=(2, *SHAPE), seed=[0, 7], num_steps=3) | given
+    with pytest.raises(UserError, match=words):
+        AncestralSampler()(denoiser, **wanted)

@@ -159,3 +159,20 @@ def test_a_configuration_that_is_a_folder_is_damaged(tmp_path):
     with pytest.raises(UserError, match="config.gin is damaged"):
         files.claim("a.b = 1\n")
     files.close()
+
+
+@pytest.mark.parametrize("name", ["samples", "logs", "checkpoints", "saved_model"])
+def test_a_file_where_a_folder_is_written_is_told_at_once(tmp_path, name):
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is a file, where the run writes a folder: move"):
+        Workdir(str(tmp_path))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples/final.png", "trust.npz"])
+def test_a_folder_where_a_file_is_written_is_told_at_once(tmp_path, name):
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"{name} is a folder, where the run writes a file: move"):
+        Workdir(str(tmp_path))
