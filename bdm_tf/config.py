@@ -102,6 +102,8 @@ def _hint(message: str) -> str:
             "\nA value is a number, text in quotes, a list of these, or what a class makes, with "
             "an @: train.optimizer = @keras.optimizers.AdamW()"
         )
+    if "No module named" in message:
+        return "\nPut the folder that it is in on PYTHONPATH."
     nobody = re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message)
     if nobody:
         names = [n.rpartition(".")[2] for n in gin.config._REGISTRY._selector_map]
@@ -132,6 +134,21 @@ def parse_text(text: str, skip_unknown: bool = False) -> None:
         gin.parse_config(text, skip_unknown=skip_unknown)
     except _REFUSALS as error:
         raise UserError(first_line(error)) from error
+
+
+def import_modules(text: str) -> None:
+    """Imports the modules that a text names, which register a user's own parts with gin.
+
+    Raises:
+        UserError: one cannot be imported.
+    """
+    for line in text.splitlines():
+        if line.startswith(("import ", "from ")):
+            try:
+                with gin.unlock_config():
+                    gin.parse_config(line)
+            except (ImportError, *_REFUSALS) as error:
+                raise UserError(f'"{line}" fails: {first_line(error)}{_hint(str(error))}') from error
 
 
 def bind(name: str, value) -> None:
@@ -209,9 +226,14 @@ def owner_of(name: str) -> str:
 
 
 def operative_text() -> str:
-    """What was bound, and every parameter of what was called, defaults included; sorted lines."""
+    """What was bound, and every parameter of what was called, defaults included; sorted lines.
+
+    Before them come the imports of a user's own parts.
+    """
     values = {**called_parameters(), **bound_parameters()}
-    return "".join(f"{name} = {value}\n" for name, value in sorted(values.items()))
+    imports = sorted({statement.format() for statement in gin.config._IMPORTS})
+    lines = [*imports, *(f"{name} = {value}" for name, value in sorted(values.items()))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def bound_parameters() -> dict[str, str]:

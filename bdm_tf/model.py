@@ -228,16 +228,24 @@ def use_config(workdir: str) -> str:
     try:
         with tf.io.gfile.GFile(path) as file:
             text = file.read()
+    except (UnicodeDecodeError, tf.errors.FailedPreconditionError) as error:
+        raise _damaged(path, error) from error
+    config.import_modules(text)
+    try:
         # The file holds training's parameters too: the loop's, any optimizer's.
         config.parse_text(text, skip_unknown=True)
         if "train.num_steps" not in config.parameters(text):
             raise UserError("it lacks train.num_steps")
-    except (UserError, UnicodeDecodeError, tf.errors.FailedPreconditionError) as error:
-        raise UserError(
-            f"{path} is damaged: {first_line(error)}; move it away, and the training command, "
-            "given again, writes it anew"
-        ) from error
+    except UserError as error:
+        raise _damaged(path, error) from error
     return text
+
+
+def _damaged(path: str, error: Exception) -> UserError:
+    return UserError(
+        f"{path} is damaged: {first_line(error)}; move it away, and the training command, given "
+        "again, writes it anew"
+    )
 
 
 def restore_average(model: Model, checkpoint: str) -> None:

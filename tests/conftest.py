@@ -52,10 +52,15 @@ def run(arguments, timeout=400):
     return forks().run(arguments, timeout)
 
 
-def run_afresh(arguments, timeout=400):
+def run_afresh(arguments, timeout=400, env=None):
     """Runs any command from a folder that is not the repository, with all of its imports."""
     return subprocess.run(
-        arguments, capture_output=True, text=True, timeout=timeout, cwd=os.path.expanduser("~")
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=os.path.expanduser("~"),
+        env=env,
     )
 
 

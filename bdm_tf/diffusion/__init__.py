@@ -1,13 +1,19 @@
 """The corruption process: `u_t = alpha_t * u_x + sigma_t * u_eps` in a basis."""
 
-from bdm_tf.diffusion.bases import DCT
+from bdm_tf.diffusion.bases import DCT, Basis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule, CumulativeBlur, LogBlur
 from bdm_tf.diffusion.layer import DiffusionLayer
-from bdm_tf.diffusion.noise_schedules import ConstantNoise, CosineSchedule, GeometricNoise
+from bdm_tf.diffusion.noise_schedules import (
+    ConstantNoise,
+    CosineSchedule,
+    GeometricNoise,
+    NoiseSchedule,
+)
 from bdm_tf.diffusion.process import BlurringProcess
 
 __all__ = [
     "DCT",
+    "Basis",
     "BlurSchedule",
     "BlurringProcess",
     "ConstantNoise",
@@ -16,4 +22,5 @@ __all__ = [
     "DiffusionLayer",
     "GeometricNoise",
     "LogBlur",
+    "NoiseSchedule",
 ]

@@ -15,6 +15,7 @@ from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
 from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
+from bdm_tf.sampling.sampler import Sampler
 
 __all__ = [
     "AncestralSampler",
@@ -29,6 +30,7 @@ __all__ = [
     "MomentumSampler",
     "NaiveSampler",
     "PowerGrid",
+    "Sampler",
     "TimeGrid",
     "UniformGrid",
 ]
