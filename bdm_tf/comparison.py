@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from absl import logging
 
-from bdm_tf.config import bound_parameters, made_for, owner_of, parameters
+from bdm_tf.config import bound_parameters, called_parameters, made_for, owner_of, parameters
+from bdm_tf.errors import UserError
 
 # A run may go on with other values of these, and of all that samples are drawn with: they change
 # when things happen, with how much memory or on what device, not what is learnt.
@@ -148,3 +149,22 @@ def _used(values: dict[str, str]) -> set[str]:
 def _is_part(owner: str) -> bool:
     """Whether it is a class whose objects are given to something else by a gin value."""
     return owner != "Model" and owner.rpartition(".")[2][:1].isupper()
+
+
+def check_unchanged(trained_with: dict[str, str]) -> None:
+    """Raises a `UserError` if the model that was just built is not the one that was trained.
+
+    Args:
+        trained_with: the parameters of the run's config.gin.
+    """
+    changed = [
+        f"{name}: {trained_with[name]} in training, {value} here"
+        for name, value in called_parameters().items()
+        if trained_with.get(name, value) != value
+    ]
+    if changed:
+        lines = "\n  ".join(changed)
+        raise UserError(
+            "a model stays what it was trained as; only how it is sampled can be chosen now (see "
+            f"gin/sampling):\n  {lines}"
+        )

@@ -148,7 +148,8 @@ def import_modules(text: str) -> None:
                 with gin.unlock_config():
                     gin.parse_config(line)
             except (ImportError, *_REFUSALS) as error:
-                raise UserError(f'"{line}" fails: {first_line(error)}{_hint(str(error))}') from error
+                reason = f"{first_line(error)}{_hint(str(error))}"
+                raise UserError(f'"{line}" fails: {reason}') from error
 
 
 def bind(name: str, value) -> None:

@@ -10,6 +10,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
+from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.errors import (
@@ -269,25 +270,6 @@ def restore_average(model: Model, checkpoint: str) -> None:
         raise BrokenCheckpoint(
             f"{checkpoint} cannot be read: {reason}; give another --step"
         ) from error
-
-
-def check_unchanged(trained_with: dict[str, str]) -> None:
-    """Raises a `UserError` if the model that was just built is not the one that was trained.
-
-    Args:
-        trained_with: the parameters of the run's config.gin.
-    """
-    changed = [
-        f"{name}: {trained_with[name]} in training, {value} here"
-        for name, value in config.called_parameters().items()
-        if trained_with.get(name, value) != value
-    ]
-    if changed:
-        lines = "\n  ".join(changed)
-        raise UserError(
-            "a model stays what it was trained as; only how it is sampled can be chosen now (see "
-            f"gin/sampling):\n  {lines}"
-        )
 
 
 def load_model(

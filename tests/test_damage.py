@@ -1,9 +1,11 @@
 """A run and its SavedModel with files that were cut, lost or written over."""
 
+import io
 import json
 import os
 import resource
 import shutil
+import sys
 
 import pytest
 
@@ -92,8 +94,9 @@ def test_a_savedmodel_that_says_nonsense_of_itself_is_named(change, words, finis
 
 
 @pytest.fixture
-def full_disk():
-    """No file may grow beyond 100 bytes."""
+def full_disk(monkeypatch):
+    """No file may grow beyond 100 bytes; a progress bar is none."""
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -23,9 +23,7 @@ def blocks(page, language):
 
 
 EXAMPLES = {
-    f"{page}-{number}": code
-    for page in PAGES
-    for number, code in enumerate(blocks(page, "python"))
+    f"{page}-{number}": code for page in PAGES for number, code in enumerate(blocks(page, "python"))
 }
 
 

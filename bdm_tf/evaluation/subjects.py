@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.cluster import Cluster
-from bdm_tf.comparison import ema_decay
+from bdm_tf.comparison import check_unchanged, ema_decay
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
@@ -26,7 +26,6 @@ from bdm_tf.model import (
     Model,
     build_model,
     build_sample_settings,
-    check_unchanged,
     restore_average,
     use_config,
 )
