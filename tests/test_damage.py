@@ -96,9 +96,13 @@ def test_a_savedmodel_that_says_nonsense_of_itself_is_named(change, words, finis
 @pytest.fixture
 def full_disk(monkeypatch):
     """No file may grow beyond 100 bytes; a progress bar is none."""
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    def fill():
+        monkeypatch.setattr(sys, "stderr", io.StringIO())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+
+    yield fill
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
