@@ -6,7 +6,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError, check_seed, exits_on_user_error
 from bdm_tf.paths import default_cache_dir, define_path
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 
 _WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
 _SAVED_MODEL = define_path(
@@ -92,6 +92,7 @@ def _check_flags(argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     _check_flags(argv)
 
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config
     from bdm_tf.evaluation.job import Paths, make_evaluation
     from bdm_tf.evaluation.once import evaluate_once

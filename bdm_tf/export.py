@@ -7,7 +7,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 
 _WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
 _EXPORT_DIR = define_path("export_dir", None, "Where the SavedModel goes.", literal=True)
@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
         if binding.strip().startswith("train."):
             raise UserError(f'--gin_param="{binding}": how it was trained cannot be changed now')
 
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config
     from bdm_tf.comparison import warn_of_no_effect
     from bdm_tf.exporting import check_free, export

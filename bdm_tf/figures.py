@@ -4,7 +4,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path, define_paths
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 
 _FIGURE = flags.DEFINE_enum(
     "figure",
@@ -47,6 +47,7 @@ def _check_flags(argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     _check_flags(argv)
 
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import exporting  # noqa: F401, for gin
     from bdm_tf.process_figures import draw_to_file
     from bdm_tf.training import loop  # noqa: F401, for gin

@@ -4,7 +4,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError, check_seed, exits_on_user_error
 from bdm_tf.paths import define_path
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
 _OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> None:
             f"of a seed, number {_MOST - 1}"
         )
 
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf.image_grids import sample_to_file
 
     sample_to_file(

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from absl import app, flags, logging
 
 from bdm_tf.interrupts import end_at_once
+
+# Lines that TensorFlow begins with, and that TF_CPP_MIN_LOG_LEVEL does not turn off.
+_CHATTER = (
+    "I0000 |WARNING: All log messages before absl::Init|To enable the following instructions"
+    "|.*Unable to register cu"
+)
+_FILTER = """
+import re, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for line in sys.stdin.buffer:
+    if not re.match(sys.argv[1].encode(), line):
+        sys.stderr.buffer.write(line)
+        sys.stderr.buffer.flush()
+"""
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:
@@ -33,6 +50,41 @@ def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
         print(f"{sys.modules['__main__'].__doc__ or help}\n{flags.FLAGS.main_module_help()}")
         sys.exit(0)
     return app.parse_flags_with_usage(argv)
+
+
+def load_tensorflow() -> None:
+    """Imports TensorFlow without the lines that it begins with on every machine."""
+    if "tensorflow" not in sys.modules:
+        with _without_chatter():
+            import tensorflow
+
+            tensorflow.config.list_physical_devices()  # looks for GPUs, and says so
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """What is written to stderr within goes through a process of its own, which outlives a crash
+    of this one and passes on all else.
+    """
+    has_nvidia = bool(glob.glob("/dev/nvidia[0-9]*"))
+    chatter = _CHATTER if has_nvidia else f"{_CHATTER}|E0000 .*cuInit"
+    try:
+        stderr = os.dup(2)
+        command = [sys.executable, "-ISc", _FILTER, chatter]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    except OSError:  # stderr is closed, or no process can be made
+        yield
+        return
+    assert child.stdin is not None
+    os.dup2(child.stdin.fileno(), 2)
+    child.stdin.close()
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)
 
 
 class LastingStream:

@@ -7,7 +7,7 @@ from absl import flags
 from bdm_tf import config
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     if not _GIN_FILE.value:
         raise UserError("--gin_file is missing, for instance --gin_file=gin/digits.gin")
 
-    # Here, so that a wrong flag is answered before TensorFlow is loaded.
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf.comparison import warn_of_no_effect
     from bdm_tf.exporting import check_free, finish_run
     from bdm_tf.training.loop import train

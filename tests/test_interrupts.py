@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, run_afresh, train_command
+from tests.conftest import ROOT, command, run_afresh, train_command
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +82,23 @@ os.kill(os.getpid(), signal.SIGINT)
 def test_what_is_half_written_is_removed_and_what_is_ignored_stays_so(script, status, out):
     result = run_afresh(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", script], timeout=60)
     assert (result.returncode, result.stdout) == (status, out), result.stderr
+
+
+@pytest.mark.parametrize("end", ["pass", "os.abort()", "raise KeyError('why')"])
+def test_tensorflows_first_lines_are_left_out_and_all_else_is_shown(end):
+    code = (
+        "import os\nfrom bdm_tf.terminal import _without_chatter\n\nwith _without_chatter():\n"
+        f"    os.write(2, b'I0000 00:00 on another CPU\\nof use\\n')\n    {end}\n"
+        "os.write(2, b'I0000 later\\n')\n"
+    )
+    result = run_afresh([sys.executable, "-c", code])
+    assert "another CPU" not in result.stderr and "of use\n" in result.stderr
+    assert ("I0000 later" in result.stderr) == (end == "pass")
+    assert ("KeyError: 'why'" in result.stderr) == end.startswith("raise")
+
+
+def test_a_command_says_nothing_on_stderr_but_its_progress(finished_run, tmp_path):
+    arguments = ["sample.py", f"--saved_model={finished_run}/saved_model", "--num_images=1"]
+    result = run_afresh(command(*arguments, f"--output={tmp_path}/a.png"))
+    assert result.returncode == 0
+    assert not [line for line in result.stderr.splitlines() if line and "img" not in line]

@@ -7,7 +7,7 @@ from absl import flags
 
 from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.paths import define_path
-from bdm_tf.terminal import run_command
+from bdm_tf.terminal import load_tensorflow, run_command
 from bdm_tf.tpu_check.topology import parse_topology, prepare_environment
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
@@ -41,6 +41,7 @@ def main(argv: list[str]) -> int:
     topology, image_shape = parse_topology(_TOPOLOGY.value), _image_shape()
     prepare_environment()
 
+    load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config, exporting  # noqa: F401, exporting for gin
     from bdm_tf.tpu_check.job import check
 
