@@ -18,7 +18,7 @@ from bdm_tf.model import build_model, load_model
 from bdm_tf.paths import check_literal
 from bdm_tf.terminal import LastingStream
 from bdm_tf.training import loop  # noqa: F401, for gin
-from bdm_tf.training.settings import check_settings
+from bdm_tf.training.settings import TrainingSettings
 from bdm_tf.training.signals import StopRequest
 from tests.conftest import ROOT, TINY, command, run, run_afresh, train_command
 
@@ -209,14 +209,14 @@ SETTINGS = {
 
 
 def test_settings_that_can_be_are_taken():
-    check_settings(SETTINGS, 2)
-    check_settings({**SETTINGS, "ema_decay": 1, "clip_norm": 1}, 1)
+    TrainingSettings(**SETTINGS).check_shared(2)
+    TrainingSettings(**SETTINGS | {"ema_decay": 1, "clip_norm": 1})
 
 
 @pytest.mark.parametrize("name, value", [(n, v) for n, vs in WRONG_SETTINGS.items() for v in vs])
 def test_settings_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(UserError, match=f"train.{name} ?="):
-        check_settings({**SETTINGS, name: value}, 2)
+        TrainingSettings(**SETTINGS | {name: value}).check_shared(2)
 
 
 WRONG_NETWORKS = [

@@ -18,8 +18,7 @@ from bdm_tf.fitted import prepare_prior
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.networks import UNet
 from bdm_tf.spectrum import measure_spectrum
-from bdm_tf.training import loop
-from bdm_tf.training.settings import check_settings
+from bdm_tf.training.settings import TrainingSettings
 from tests import small_network  # noqa: F401, for gin
 from tests.conftest import TINY
 
@@ -160,11 +159,10 @@ TRAINING += " sample_every sample_images sample_num_steps"
 
 @pytest.mark.parametrize("name", TRAINING.split())
 def test_training_takes_or_refuses(name):
-    defaults = {n: p.default for n, p in inspect.signature(loop.train).parameters.items()}
     given = {"num_steps": 9, "batch_size": 2, "learning_rate": 1e-3, "data": TFDSImages("digits")}
     for value in (-1, 0, 0.5, 10**30, 1e30, float("nan"), None, "text", True, [], UNet):
         try:
-            check_settings({**defaults, **given, name: value}, 1)
+            TrainingSettings(**given | {name: value}).check_shared(1)
         except UserError as error:
             assert f"train.{name}" in error.message
         else:

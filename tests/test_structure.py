@@ -50,6 +50,7 @@ FLOORS = [
     "bdm_tf.training.lock",
     "bdm_tf.training.workdir",
     "bdm_tf.training.previews",
+    "bdm_tf.training.preparation",
     "bdm_tf.training.trainer",
     "bdm_tf.training.run",
     "bdm_tf.training.loop",

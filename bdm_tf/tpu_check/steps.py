@@ -14,8 +14,8 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.spectrum import Spectrum
-from bdm_tf.training.loop import train
 from bdm_tf.training.optimizers import WarmUp, make_optimizer
+from bdm_tf.training.settings import TrainingSettings
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ def use_defaults(image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
 
 def setting(name: str):
     """The value of a parameter of `train`: gin's or the default."""
-    default = inspect.signature(train).parameters[name].default
+    default = inspect.signature(TrainingSettings).parameters[name].default
     value = gin.get_bindings("train").get(name, default)
     if value is gin.REQUIRED:
         raise UserError(f"train.{name} is not set: give an experiment's --gin_file")

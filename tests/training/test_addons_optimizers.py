@@ -8,8 +8,10 @@ import tensorflow as tf
 from bdm_tf import config, keras_versions
 from bdm_tf.comparison import ema_decay
 from bdm_tf.errors import UserError
-from bdm_tf.training import optimizers
-from bdm_tf.training.loop import train
+from bdm_tf.training import (
+    optimizers,
+    settings,  # noqa: F401, for gin
+)
 from bdm_tf.training.optimizers import WarmUp, make_optimizer
 from tests.conftest import NO_ADDONS
 from tests.small_network import Convolutions
@@ -25,7 +27,7 @@ AROUND_SGD = "{0}.optimizer = @keras.optimizers.legacy.SGD()"
 def chosen(name, *parameters):
     name = f"tfa.optimizers.{name}"
     config.parse([], [f"train.optimizer = @{name}()", *(p.format(name) for p in parameters)])
-    return make_optimizer(gin.get_bindings(train)["optimizer"], RATE)
+    return make_optimizer(gin.get_bindings("train")["optimizer"], RATE)
 
 
 def path(optimizer):
@@ -112,7 +114,7 @@ def test_in_a_wrapper_inside_another_all_count_the_same_steps():
             NESTED,
         ],
     )
-    optimizer = make_optimizer(gin.get_bindings(train)["optimizer"], WarmUp(1.0, 10))
+    optimizer = make_optimizer(gin.get_bindings("train")["optimizer"], WarmUp(1.0, 10))
     variable = tf.Variable([0.0])
     keras_versions.build(optimizer, [variable])
     for _ in range(10):
@@ -165,7 +167,7 @@ def test_an_optimizer_around_itself_is_named():
     circle = [f"tfa.optimizers.{a}.optimizer = @tfa.optimizers.{b}()" for a, b in around.items()]
     config.parse([], ["train.optimizer = @tfa.optimizers.SWA()", *circle])
     with pytest.raises(UserError) as caught:
-        config.call(gin.get_bindings, train)
+        config.call(gin.get_bindings, "train")
     assert all(line in caught.value.message for line in circle)
     assert "train.optimizer" not in caught.value.message
 

@@ -12,9 +12,11 @@ from bdm_tf import config
 from bdm_tf.comparison import ema_decay
 from bdm_tf.errors import UserError
 from bdm_tf.keras_versions import raw_variables
-from bdm_tf.training import optimizers
+from bdm_tf.training import (
+    optimizers,
+    settings,  # noqa: F401, for gin
+)
 from bdm_tf.training.adam import FusedAdam
-from bdm_tf.training.loop import train
 from bdm_tf.training.optimizers import make_optimizer
 from tests.training.short_runs import weights_and_averages
 
@@ -24,7 +26,7 @@ RATE = 0.25
 def chosen(*parameters):
     """The optimizer that gin's parameters choose for a training run."""
     config.parse([], parameters)
-    return make_optimizer(gin.get_bindings(train).get("optimizer"), RATE)
+    return make_optimizer(gin.get_bindings("train").get("optimizer"), RATE)
 
 
 def refusal(*parameters):
@@ -56,7 +58,7 @@ def test_its_parameters_are_gin_s():
 
 def test_the_optimizer_is_made_under_the_strategy():
     config.parse([], ["train.optimizer = @keras.optimizers.SGD()"])
-    choice = gin.get_bindings(train)["optimizer"]
+    choice = gin.get_bindings("train")["optimizer"]
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         optimizer = make_optimizer(choice, RATE)
         optimizer.build([])
