@@ -7,6 +7,7 @@ import difflib
 import inspect
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import gin
@@ -20,6 +21,7 @@ _HOME = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "gin")) else os.path.di
 
 # What gin raises for a text that it cannot use.
 _REFUSALS = (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError)
+_ONE_AT_A_TIME = threading.RLock()  # gin has one configuration for all threads
 _MADE = re.compile(r"@([\w./]+)\(\)")
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -46,6 +48,8 @@ def parse(files: Sequence[str], parameters: Sequence[str]) -> None:
 
 def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
+    for file in files:
+        _check_encoding(os.path.expanduser(file))
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
     for path in (_HOME, os.path.join(_HOME, "gin")):
@@ -61,7 +65,9 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     try:
         with gin.unlock_config():
             gin.parse_config_files_and_bindings(files, parameters)
-    except (OSError, RecursionError, ImportError, *_REFUSALS) as error:
+    except RecursionError as error:
+        raise UserError(f"{', '.join(files)}: gin files include each other in a circle") from error
+    except (OSError, ImportError, *_REFUSALS) as error:
         added = "".join(hint(str(error)) for hint in (_hint, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
@@ -71,20 +77,45 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
 
 
 def _can_be_read(binding: str) -> bool:
-    """Whether what stands behind the = is a value."""
+    """Whether it is one binding of gin's."""
     try:
         gin.config.parse_value(binding.partition("=")[2].strip())
+        delegate = gin.config.ParserDelegate(skip_unknown=True)
+        list(gin.config_parser.ConfigParser(binding, delegate))
     except _REFUSALS:
         return False
     return True
 
 
-def _check_owners(given: Sequence[str]) -> None:
-    """Raises a `UserError` for a binding without an owner that nothing refers to.
+def _check_encoding(path: str) -> None:
+    """Raises a `UserError` for a file that is not plain UTF-8."""
+    if not os.path.isfile(path):
+        return
+    try:
+        with open(path, encoding="utf-8") as file:
+            start = file.read()[:1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"--gin_file={path} is not UTF-8 text: save it as that") from error
+    if start == "\ufeff":
+        raise UserError(
+            f"--gin_file={path} begins with a byte order mark: save it as UTF-8 without one"
+        )
 
-    gin takes `num_steps = 5` for a macro, to be used as `%num_steps`.
+
+def _check_owners(given: Sequence[str]) -> None:
+    """Raises a `UserError` for a binding without an owner, or with a scope, that nothing refers to.
+
+    gin takes `num_steps = 5` for a macro, to be used as `%num_steps`, and `train/num_steps = 5` for
+    one in a scope.
     """
     text = gin.config_str(max_line_length=100_000)
+    for name, value in parameters(text).items():
+        scope, slash, rest = name.rpartition("/")
+        if slash and f"@{scope}/" not in text and f"%{name}" not in text:
+            raise UserError(
+                f'"{name} = {value}" is of the scope {scope}, in which nothing is made '
+                f"(@{scope}/...), so nothing would use it: did you mean {scope}.{rest}?"
+            )
     for binding in given:
         name, equals, value = (part.strip() for part in binding.partition("="))
         if equals and re.fullmatch(r"\w+", name) and f"%{name}" not in text:
@@ -165,6 +196,7 @@ def apart(text: str | None = None) -> Iterator[None]:
     Args:
         text: read first in place of what is there, if given; see `parse_text`.
     """
+    _ONE_AT_A_TIME.acquire()
     state = gin.config
     bindings = (state._CONFIG, state._OPERATIVE_CONFIG)
     kept = [{owner: dict(bound) for owner, bound in part.items()} for part in bindings]
@@ -181,6 +213,7 @@ def apart(text: str | None = None) -> Iterator[None]:
         state._SINGLETONS.update(singletons)
         state._IMPORTS.update(imports)
         state._set_config_is_locked(was_locked)
+        _ONE_AT_A_TIME.release()
 
 
 def call(configurable: Callable, *arguments, **named):

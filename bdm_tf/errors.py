@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 
 from bdm_tf.terminal import use_lasting_streams
 
+# AutoGraph's own error around one that was raised while a graph was built.
+_IN_A_GRAPH = re.compile(r"in user code:.*\n\s*UserError: (.*)", re.DOTALL)
 _UNKNOWN_SCHEME = re.compile("File system scheme '(.*?)' not implemented")
 
 
@@ -197,6 +199,11 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
         use_lasting_streams()
+        try:
+            os.getcwd()
+        except FileNotFoundError:
+            print("error: the current folder was removed: change to another", file=sys.stderr)
+            os._exit(1)
         os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # read when a GPU is first used
         try:
             status = main(argv) or 0
@@ -207,7 +214,9 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
             print("interrupted", file=sys.stderr)
             status = 128 + signal.SIGINT
         except Exception as error:
-            if way_out := _way_out(error):
+            if said := _IN_A_GRAPH.search(str(error)):
+                print(f"error: {said[1]}", file=sys.stderr)
+            elif way_out := _way_out(error):
                 print(f"error: {first_line(error)}{way_out}", file=sys.stderr)
             else:
                 traceback.print_exc()

@@ -170,9 +170,11 @@ def export_saved_model(
     except (OSError, tf.errors.OpError) as error:
         with contextlib.suppress(OSError, tf.errors.OpError):
             remove_folder(partial)
+        way_out = "make room, and the same command goes on"
+        if isinstance(error, tf.errors.NotFoundError):
+            way_out = "it was removed meanwhile, as by another export to the same folder"
         raise UserError(
-            f"the SavedModel cannot be written to {export_dir}: {first_line(error)}; make room, "
-            "and the same command goes on"
+            f"the SavedModel cannot be written to {export_dir}: {first_line(error)}; {way_out}"
         ) from error
 
 

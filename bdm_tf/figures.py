@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from bdm_tf.errors import UserError, exits_on_user_error
+from bdm_tf.errors import UserError, check_seed, exits_on_user_error
 from bdm_tf.paths import define_path, define_paths
 from bdm_tf.terminal import load_tensorflow, run_command
 
@@ -36,9 +36,10 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError("--output is missing, for instance --output=figure.png")
     if not _OUTPUT.value.lower().endswith((".png", ".pdf", ".svg")):
         raise UserError(f"--output={_OUTPUT.value} must end in .png, .pdf or .svg")
-    for flag, least in ((_NUM_TIMES, 2), (_IMAGE, 0), (_NUM_IMAGES, 1), (_SEED, 0)):
+    for flag, least in ((_NUM_TIMES, 2), (_IMAGE, 0), (_NUM_IMAGES, 1)):
         if flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
+    check_seed("--seed", _SEED.value)
     if _NUM_TIMES.value > _MOST_TIMES:
         raise UserError(f"--num_times={_NUM_TIMES.value} must be at most {_MOST_TIMES}")
 

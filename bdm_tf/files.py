@@ -47,6 +47,21 @@ def check_writable(path: str | None) -> None:
         tf.io.gfile.remove(mine)
 
 
+def check_replaces(path: str | None, arrays: Sequence[str]) -> None:
+    """Raises a `UserError` if a `.npz` that is there holds other arrays than these."""
+    if not path or not path.lower().endswith(".npz") or not tf.io.gfile.exists(path):
+        return
+    try:
+        there = sorted(read_npz(path))
+    except (ValueError, OSError, tf.errors.OpError):
+        there = ["what is no array"]
+    if set(there) - set(arrays):
+        raise UserError(
+            f"{path} holds {', '.join(there)}, which nothing here wrote: it is not replaced; give "
+            "another name"
+        )
+
+
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
     """Around what writes a file.

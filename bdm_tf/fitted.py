@@ -80,6 +80,12 @@ def find_spectrum(model, workdir: str, batches: Batches) -> Spectrum:
     if spectrum := load_spectrum(model, workdir):
         return spectrum
     spectrum = measure_spectrum(batches, model.process.basis)
+    if not spectrum.variance.any():
+        raise UserError(
+            "the training images are all the same, which a recipe by their spectrum cannot learn "
+            "from: give more, or add --gin_file=gin/base/blurring_diffusion.gin, which does "
+            "without, and train.sample_projection = @PixelClip()"
+        )
     model.use_spectrum(spectrum, "the spectrum of these images", "give it the same images again")
     return spectrum
 

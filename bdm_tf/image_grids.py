@@ -13,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from bdm_tf.errors import UserError
-from bdm_tf.files import check_writable, write_atomically, write_npz, writing
+from bdm_tf.files import check_replaces, check_writable, write_atomically, write_npz, writing
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
 
 
@@ -63,6 +63,7 @@ def sample_to_file(
             the images do not fit into memory, or `output` cannot be written.
     """
     check_writable(output)
+    check_replaces(output, ["images"])
     info = model_info(saved_model)
     check_steps(info, num_steps, "--num_steps")
     warn_of_few_steps(info, num_steps)

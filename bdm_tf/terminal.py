@@ -88,7 +88,8 @@ def _without_chatter() -> Iterator[None]:
 
 
 class LastingStream:
-    """A text stream that swallows what is written once nobody reads it.
+    """A text stream that swallows what is written once nobody reads it, and spells out letters that
+    its encoding lacks.
 
     A pipe whose reader has died (`| tee log`, after Ctrl-C) and a closed terminal make every write
     an error, which must not cost a run its last checkpoint.
@@ -103,6 +104,9 @@ class LastingStream:
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
+        except UnicodeEncodeError:  # the terminal has no such letters
+            code = self._stream.encoding
+            return self._stream.write(text.encode(code, "backslashreplace").decode(code))
         except OSError:
             self._lose()
             return len(text)

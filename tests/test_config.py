@@ -1,10 +1,13 @@
 """Which differences between two configurations matter."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from bdm_tf import config
+from bdm_tf import config, exporting  # noqa: F401, for gin
 from bdm_tf.comparison import differences, without_effect
 from bdm_tf.errors import UserError
+from bdm_tf.training import loop  # noqa: F401, for gin
 
 RUN = """Model.network = @UNet
 Model.parametrisation = @PredictEps()
@@ -61,7 +64,7 @@ def test_a_run_of_an_earlier_version_goes_on_where_nothing_is_learnt_otherwise(a
 
 def test_a_file_that_includes_itself_is_refused(tmp_path):
     (tmp_path / "a.gin").write_text(f"include '{tmp_path}/a.gin'\n")
-    with pytest.raises(UserError, match="cannot be used"):
+    with pytest.raises(UserError, match="include each other in a circle"):
         config.parse([str(tmp_path / "a.gin")], [])
 
 
@@ -87,3 +90,43 @@ def test_a_binding_of_what_nothing_makes_has_no_effect(binding, counts):
 def test_another_spectrum_is_a_difference():
     a, b = (f"{RUN}Model.spectrum_sha256 = '{v}'\n" for v in ("abc", "def"))
     assert [str(d) for d in differences(a, b)] == ["Model.spectrum_sha256: 'abc' there, 'def' here"]
+
+
+def test_a_scope_that_nothing_is_made_in_is_refused():
+    for name in ("train/num_steps", "a/sample.num_steps"):
+        with pytest.raises(UserError, match=f"{name} = 4.* is of the scope .* did you mean"):
+            config.parse(["gin/digits.gin"], [f"{name} = 4"])
+    bound = ["AngleSampler.grid = @drawn/FittedGrid()", "drawn/FittedGrid.power = 0.5"]
+    config.parse(["gin/digits.gin"], bound)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"\xef\xbb\xbftrain.seed = 1", "begins with a byte order mark"),
+        ("# f\xfcr mich".encode("latin-1"), "is not UTF-8 text"),
+    ],
+)
+def test_a_gin_file_that_cannot_be_read_is_named(content, words, tmp_path):
+    (tmp_path / "mine.gin").write_bytes(content)
+    with pytest.raises(UserError, match=f"mine.gin.*{words}"):
+        config.parse([str(tmp_path / "mine.gin")], [])
+
+
+@pytest.mark.parametrize("binding", ["train.num_steps = 1,000", "train.seed = 1; UNet.x = 2"])
+def test_a_binding_that_is_none_is_named(binding):
+    with pytest.raises(UserError, match=f'in --gin_param="{binding}"'):
+        config.parse(["gin/digits.gin"], ["train.batch_size = 8", binding])
+
+
+def test_models_loaded_at_the_same_time_leave_gin_as_it_was():
+    config.parse_text("train.batch_size = 77\n")
+
+    def change(number):
+        with config.apart(f"train.batch_size = {number}\n"):
+            return config.bound_parameters()
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(change, range(40)))
+    assert found == [{"train.batch_size": str(n)} for n in range(40)]
+    assert config.bound_parameters() == {"train.batch_size": "77"}

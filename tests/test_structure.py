@@ -48,6 +48,7 @@ FLOORS = [
     "bdm_tf.image_grids",
     "bdm_tf.process_figures",
     "bdm_tf.training.lock",
+    "bdm_tf.training.claims",
     "bdm_tf.training.workdir",
     "bdm_tf.training.previews",
     "bdm_tf.training.preparation",

@@ -22,7 +22,9 @@ EXTENSIONS = tuple(
     ".png .apng .jpg .jpeg .jpe .jfif .bmp .dib .gif .webp .tif .tiff .ppm .pgm .pbm .pnm .avif "
     ".tga .jp2 .ico .qoi".split()
 )
-_OF_SYSTEMS = ("__macosx", "@eadir", "thumbs.db", "desktop.ini")
+_OF_SYSTEMS = "__macosx @eadir thumbs.db desktop.ini $recycle.bin lost+found".split() + [
+    "system volume information"
+]
 
 
 @gin.register

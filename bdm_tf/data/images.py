@@ -128,6 +128,11 @@ class InMemoryImages(_IndexedImages):
         description: dict[str, str] | None = None,
         files: Sequence[str] = (),
     ):
+        array = np.asarray(array)
+        if array.dtype != np.uint8 or array.ndim != 4 or not array.size:
+            raise UserError(
+                f"images are {array.dtype} {array.shape}, must be uint8 [N, H, W, C], N at least 1"
+            )
         self.description, self._files = description or {}, files
         self.num_images, *shape = array.shape
         self.image_shape = tuple(shape)

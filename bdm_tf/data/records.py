@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -48,7 +49,18 @@ class RecordImages(Images):
     ):
         self.num_images, self.image_shape = num_images, image_shape
         self._paths, self._skips, self._counts = zip(*shards)
+        self._shards = shards
         self._decode, self._decoded_as, self._read = decode, decoded_as, read
+
+    def overlaps(self, other: RecordImages) -> bool:
+        """Whether some record is in both."""
+
+        def ends(shard):
+            _, skip, count = shard
+            return skip, math.inf if count < 0 else skip + count
+
+        pairs = [(ends(a), ends(b)) for a in self._shards for b in other._shards if a[0] == b[0]]
+        return any(max(a[0], b[0]) < min(a[1], b[1]) for a, b in pairs)
 
     def train_batches(self, *, batch_size, seed, first_step, rows=None):
         low, high = rows or (0, batch_size)

@@ -16,7 +16,9 @@ EVAL_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")
 
 def _called(names: tuple[str, ...]) -> re.Pattern:
     """Finds one of the names as a word of its own, or before `set`, `data` and the like."""
-    return re.compile(rf"(?<![a-z])({'|'.join(names)})(set|split|data|images|imgs)?(?![a-z])")
+    return re.compile(
+        rf"(?<![a-z])({'|'.join(names)})(set|split|data|images|imgs|s?daten|[ab])?(?![a-z])"
+    )
 
 
 _LIKE_TRAIN = _called(TRAIN_NAMES)

@@ -74,6 +74,11 @@ class TFDSImages:
         train_split, eval_split = self._splits
         train = self._records(builder, train_split, shape)
         evaluation = self._records(builder, eval_split, shape) if eval_split else None
+        if evaluation is not None and train.overlaps(evaluation):
+            raise UserError(
+                f"TFDSImages.train_split={train_split!r} and eval_split={eval_split!r} share "
+                "images: choose others, or TFDSImages.eval_split = None"
+            )
         if train.num_images * float(np.prod(shape)) > self._max_bytes:
             return train, evaluation
         array = np.empty((train.num_images, *shape), np.uint8)

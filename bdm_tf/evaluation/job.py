@@ -25,7 +25,7 @@ from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import check_writable
+from bdm_tf.files import check_replaces, check_writable
 from bdm_tf.replicas import on_replicas
 
 
@@ -303,6 +303,7 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
 def _make_parents(paths: Paths) -> None:
     """Now, not when hours of samples are there."""
     check_writable(paths.save_samples)
+    check_replaces(paths.save_samples, ["images"])
     if paths.export_statistics:
         check_writable(os.path.join(paths.export_statistics, "train.npz"))
 

@@ -28,7 +28,12 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
     Raises:
         UserError: they were measured by another one, or the file holds something else.
     """
-    if overwrite or not tf.io.gfile.exists(path):
+    if not tf.io.gfile.exists(path):
+        return None
+    if overwrite:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            if file.read(1) not in (b"{", b""):  # what is damaged may well begin so
+                raise UserError(f"--output={path} holds no results: give another --output")
         return None
     with tf.io.gfile.GFile(path) as file:
         try:

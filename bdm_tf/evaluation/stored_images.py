@@ -120,9 +120,12 @@ def _array(path: str) -> np.ndarray:
 
 
 def _folder(path: str) -> np.ndarray:
-    files, _ = image_files(path)
+    files, left_out = image_files(path)
     if not files:
         raise UserError(f"--images={path} is a folder without images")
+    if left_out:
+        beside = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        print(f"--images={path}: {len(files)} images; left out: {beside}", flush=True)
     images: list[np.ndarray] = []
     for file in tqdm(files, f"reading {path}", unit="img", delay=2):
         try:

@@ -95,7 +95,8 @@ class Sampler(abc.ABC):
                 shape or numbers that cannot be.
         """
         self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
-        seed = _checked_draw(denoiser.process, tuple(shape), seed, first)
+        shape = tuple(int(n) if is_whole(n) else n for n in shape)
+        seed = _checked_draw(denoiser.process, shape, seed, first)
         count, *image_shape = shape
         process = denoiser.process
         seeds = image_seeds(seed, first, count)

@@ -157,8 +157,8 @@ class Checkpoints:
             return path
         if paths:
             raise UserError(
-                f"none of the {len(paths)} checkpoints in {self._directory} can be read; move the "
-                "folder away to start again"
+                f"none of the {len(paths)} checkpoints in {self._directory} can be read: bring "
+                "sound ones back, or give another --workdir"
             )
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -64,6 +65,7 @@ def train(
         TryAgain: a worker is gone.
     """
     settings = training_settings()
+    _check_places(workdir, data_dir)
     settings.check_shared(strategy.num_replicas_in_sync)
     if settings.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -99,6 +101,16 @@ def train(
     cluster.leave()
     files.close()
     return stopped_by
+
+
+def _check_places(workdir: str, data_dir: str | None) -> None:
+    """Raises a `UserError` if the run would lie among its own images."""
+    places = [place for place in (workdir, data_dir) if place and "://" not in place]
+    if len({os.path.realpath(os.path.expanduser(place)) for place in places}) < len(places):
+        raise UserError(
+            f"--workdir={workdir} is --data_dir, too: the run's own files would lie among the "
+            "images; give another --workdir"
+        )
 
 
 def _announce(

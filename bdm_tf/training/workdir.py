@@ -19,13 +19,8 @@ from bdm_tf.files import sha256, write_atomically
 from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.paths import check_literal
-from bdm_tf.training.checkpoints import saved_checkpoints
+from bdm_tf.training.claims import check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
-
-_FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
-_MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")
-_FILES = ("metrics.jsonl", "history.json", "samples/final.png", *_MEASURED)
-_WRITTEN = ("metrics.jsonl", "samples", "logs", "checkpoints", *_MEASURED)
 
 
 class Workdir:
@@ -53,8 +48,8 @@ class Workdir:
         self._restored_step = 0
         if not writes:
             return
-        self._check_free()
-        self._check_kinds()
+        check_free(path, self.checkpoints)
+        check_kinds(path)
         try:
             self._was_there = tf.io.gfile.exists(path)
             tf.io.gfile.makedirs(self._file("samples"))
@@ -67,34 +62,6 @@ class Workdir:
             raise UserError(
                 f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
             ) from error
-
-    def _check_free(self) -> None:
-        """Raises a `UserError` for files that a run would overwrite and that are no run's."""
-        begun = [self._file("config.gin"), self._file("trainer.json"), self._file("history.json")]
-        if any(map(tf.io.gfile.exists, begun)) or saved_checkpoints(self.checkpoints):
-            return
-        taken = [name for name in _WRITTEN if tf.io.gfile.exists(self._file(name))]
-        taken = [name for name in taken if not self._is_empty_folder(name)]
-        if taken:
-            raise UserError(
-                f"--workdir={self.path} holds {', '.join(taken)}, but no run of this library (it "
-                "has no config.gin): nothing is overwritten; give another --workdir"
-            )
-
-    def _check_kinds(self) -> None:
-        """Raises a `UserError` for a file where the run needs a folder, or the other way round."""
-        for name in (*_FOLDERS, *_FILES):
-            path = self._file(name)
-            wanted, is_folder = name in _FOLDERS, tf.io.gfile.isdir(path)
-            if tf.io.gfile.exists(path) and wanted != is_folder:
-                kinds = ("a file", "a folder")
-                raise UserError(
-                    f"{path} is {kinds[is_folder]}, where the run writes {kinds[wanted]}: move it "
-                    "away"
-                )
-
-    def _is_empty_folder(self, name: str) -> bool:
-        return tf.io.gfile.isdir(self._file(name)) and not tf.io.gfile.listdir(self._file(name))
 
     @contextlib.contextmanager
     def beginning(self) -> Iterator[None]:
@@ -111,7 +78,7 @@ class Workdir:
         self.close()
         if tf.io.gfile.exists(self._file(".lock")):
             tf.io.gfile.remove(self._file(".lock"))
-        if self._is_empty_folder("samples"):
+        if is_empty_folder(self._file("samples")):
             tf.io.gfile.rmtree(self._file("samples"))
         if not self._was_there and not tf.io.gfile.listdir(self.path):
             tf.io.gfile.rmtree(self.path)
@@ -232,7 +199,7 @@ class Workdir:
             return
         with tf.io.gfile.GFile(path, "rb") as file:
             lines = file.read().splitlines()
-        kept = [line for line in lines if _step_of(line) <= step]
+        kept = [line for line in lines if step_of(line) <= step]
         if kept != lines:
             write_atomically(path, b"".join(line + b"\n" for line in kept))
 
@@ -287,10 +254,3 @@ def pin_basis() -> None:
     if tf.io.gfile.exists(path):  # if not, building the basis says so
         config.bind("MatrixBasis.path", path)
         config.bind("MatrixBasis.sha256", sha256(path))
-
-
-def _step_of(line: bytes) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # cut, by a full disk or a machine that went down
-        return float("inf")

@@ -29,9 +29,9 @@ def test_a_key_stands_for_the_images(memory, digits_dir):
 
     keys = [
         key(),
-        key(train_split="test"),
+        key(train_split="test", eval_split=None),
         key(train_split="train[:100]"),
-        key(train_split="train+test"),
+        key(train_split="train+test", eval_split=None),
         key(image_size=(8, 4)),
     ]
     assert len(set(keys)) == len(keys)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from bdm_tf.data import FileImages, InMemoryImages, RecordImages
 from bdm_tf.data.images import permuted
+from bdm_tf.errors import UserError
 
 N, SHAPE = 10, (2, 3, 1)
 ARRAY = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, *SHAPE)).copy()
@@ -151,3 +152,11 @@ def test_the_shards_too_are_shuffled(tmp_path, monkeypatch):
     for epochs in orders:
         assert len(np.unique(epochs, axis=0)) > 1
         np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(N), (3, 1)))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros([2, 4, 4, 1]), np.zeros([0, 4, 4, 1], np.uint8), np.zeros([4, 4], np.uint8)]
+)
+def test_what_are_no_images_is_refused(array):
+    with pytest.raises(UserError, match="must be uint8 .N, H, W, C."):
+        InMemoryImages(array)

@@ -107,3 +107,11 @@ def test_an_image_that_both_splits_link_to_is_refused(tmp_path, link):
         in_memory().load(str(tmp_path))
     (tmp_path / "test" / "same.png").unlink()
     assert in_memory().load(str(tmp_path))[1].num_images == 1
+
+
+@pytest.mark.parametrize("names", [("trainA", "testA"), ("Trainingsdaten", "Testdaten")])
+def test_splits_of_other_layouts_are_told(tmp_path, names):
+    for name in names:
+        fill(tmp_path / name, [10])
+    with pytest.raises(UserError, match="look like splits"):
+        in_memory().load(str(tmp_path))

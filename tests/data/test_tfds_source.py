@@ -116,7 +116,7 @@ def test_splits_are_read_in_tfds_s_language(data_dir):
     first, rest = load(train_split="train[:4]", eval_split="train[4:]")
     assert (first.num_images, rest.num_images) == (4, 5)
     assert sorted(values(first) + values(rest)) == [*range(9)]
-    assert values(load(train_split="train+test")[0]) == [*range(12)]
+    assert values(load(train_split="train+test", eval_split=None)[0]) == [*range(12)]
     assert load(eval_split=None)[1] is None
 
 
@@ -197,7 +197,7 @@ def test_another_file_format_gives_the_same_batches(data_dir, tmp_path, file_for
     # Beside NumPy 1 there may be a pyarrow that needs NumPy 2.
     pytest.importorskip(_FORMAT_MODULES[file_format], exc_type=ImportError)
     prepare("even", str(tmp_path), file_format)
-    splits = dict(train_split="train[2:]+test", max_memory_gb=0)
+    splits = dict(train_split="train[2:]+test", eval_split=None, max_memory_gb=0)
     expected, _ = TFDSImages("even", **splits).load(data_dir)
     records, _ = TFDSImages("even", **splits).load(str(tmp_path))
     assert records.content_key() == expected.content_key()
@@ -272,3 +272,16 @@ def test_lost_information_on_a_known_data_set_is_named(digits_dir, tmp_path):
     (copy / "dataset_info.json").unlink()
     with pytest.raises(UserError, match=f"{copy} lacks dataset_info.json: bring it back"):
         TFDSImages("digits").load(str(tmp_path))
+
+
+@pytest.mark.parametrize("train, held_out", [("train+test", "test"), ("train", "train[50:90]")])
+def test_splits_that_share_images_are_refused(digits_dir, train, held_out):
+    source = TFDSImages("digits", train_split=train, eval_split=held_out)
+    with pytest.raises(UserError, match="share images"):
+        source.load(digits_dir)
+
+
+def test_parts_of_a_split_are_apart(digits_dir):
+    source = TFDSImages("digits", train_split="train[:90%]", eval_split="train[90%:]")
+    images, evaluation = source.load(digits_dir)
+    assert images.num_images + evaluation.num_images == 1438

@@ -176,3 +176,23 @@ def test_a_folder_where_a_file_is_written_is_told_at_once(tmp_path, name):
     (tmp_path / name).mkdir(parents=True)
     with pytest.raises(UserError, match=f"{name} is a folder, where the run writes a file: move"):
         Workdir(str(tmp_path))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_what_is_left(tmp_path, finished):
+    (tmp_path / "config.gin").write_text("train.checkpoint_every = 100\n")
+    measured = '{"step": 100}\n' if finished else '{"step": 100}\n{"step": 200}\n'
+    (tmp_path / "metrics.jsonl").write_text(measured)
+    if finished:
+        (tmp_path / "saved_model").mkdir()
+        (tmp_path / "saved_model" / "saved_model.pb").write_text("")
+    step = 100 if finished else 200
+    with pytest.raises(UserError, match=f"was at step {step}, but none of its checkpoints"):
+        Workdir(str(tmp_path))
+    assert (tmp_path / "metrics.jsonl").read_text() == measured
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    (tmp_path / "config.gin").write_text("train.checkpoint_every = 100\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 100}\n')
+    Workdir(str(tmp_path)).close()

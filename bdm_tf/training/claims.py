@@ -1,0 +1,91 @@
+"""Whether a folder can become, or go on being, a run's workdir: looked at, and nothing changed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+
+import tensorflow as tf
+
+from bdm_tf import config
+from bdm_tf.errors import UserError
+from bdm_tf.training.checkpoints import saved_checkpoints
+
+_FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
+_MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")
+_FILES = ("metrics.jsonl", "history.json", "samples/final.png", *_MEASURED)
+_WRITTEN = ("metrics.jsonl", "samples", "logs", "checkpoints", *_MEASURED)
+
+
+def check_free(workdir: str, checkpoints: str) -> None:
+    """Raises a `UserError` for files that a run would overwrite and that are no run's.
+
+    Nor may a run that had checkpoints begin anew over what it left.
+    """
+    if saved_checkpoints(checkpoints):
+        return
+    begun = ("config.gin", "trainer.json", "history.json")
+    if any(tf.io.gfile.exists(os.path.join(workdir, name)) for name in begun):
+        _check_nothing_is_lost(workdir)
+        return
+    taken = [name for name in _WRITTEN if tf.io.gfile.exists(os.path.join(workdir, name))]
+    taken = [name for name in taken if not is_empty_folder(os.path.join(workdir, name))]
+    if taken:
+        raise UserError(
+            f"--workdir={workdir} holds {', '.join(taken)}, but no run of this library (it has no "
+            "config.gin): nothing is overwritten; give another --workdir"
+        )
+
+
+def _check_nothing_is_lost(workdir: str) -> None:
+    """Raises a `UserError` for a run that had checkpoints, of which none is there."""
+    last, first_save = _last_measured(workdir), 0
+    path = os.path.join(workdir, "config.gin")
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            there = config.parameters(file.read().decode(errors="replace"))
+        every = there.get("train.checkpoint_every", "0")
+        first_save = int(every) if every.isdigit() else 0
+    is_finished = tf.io.gfile.exists(os.path.join(workdir, "saved_model", "saved_model.pb"))
+    if is_finished or 0 < first_save < last:
+        raise UserError(
+            f"--workdir={workdir} holds a run that was at step {last}, but none of its "
+            "checkpoints: bring the folder checkpoints back, or give another --workdir; nothing "
+            "is changed here"
+        )
+
+
+def _last_measured(workdir: str) -> int:
+    """The last step in metrics.jsonl, 0 without one."""
+    path = os.path.join(workdir, "metrics.jsonl")
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        steps = [step_of(line) for line in file.read().splitlines()]
+    return int(max([step for step in steps if math.isfinite(step)], default=0))
+
+
+def check_kinds(workdir: str) -> None:
+    """Raises a `UserError` for a file where the run needs a folder, or the other way round."""
+    for name in (*_FOLDERS, *_FILES):
+        path = os.path.join(workdir, name)
+        wanted, is_folder = name in _FOLDERS, tf.io.gfile.isdir(path)
+        if tf.io.gfile.exists(path) and wanted != is_folder:
+            kinds = ("a file", "a folder")
+            raise UserError(
+                f"{path} is {kinds[is_folder]}, where the run writes {kinds[wanted]}: move it away"
+            )
+
+
+def is_empty_folder(path: str) -> bool:
+    """Whether there is a folder with nothing in it."""
+    return tf.io.gfile.isdir(path) and not tf.io.gfile.listdir(path)
+
+
+def step_of(line: bytes) -> float:
+    """The step of a line of metrics.jsonl; infinity for one that is damaged."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):  # cut, by a full disk or a machine that went down
+        return float("inf")
