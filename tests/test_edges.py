@@ -352,7 +352,8 @@ def test_a_path_that_is_not_utf_8_is_refused():
 
 def test_letters_that_a_terminal_lacks_are_spelt_out():
     content = io.BytesIO()
-    LastingStream(io.TextIOWrapper(content, "ascii", write_through=True)).write("f\xfcr")
+    terminal = io.TextIOWrapper(content, "ascii", write_through=True)
+    LastingStream(terminal).write("f\xfcr")
     assert content.getvalue() == b"f\\xfcr"
 
 
