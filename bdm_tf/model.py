@@ -10,6 +10,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
+from bdm_tf.checkpoint_files import BrokenCheckpoint, checkpoint_step, find_checkpoint
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
@@ -34,7 +35,6 @@ from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.spectrum import Spectrum, needed
-from bdm_tf.training.checkpoints import BrokenCheckpoint, checkpoint_step, find_checkpoint
 
 
 @gin.register

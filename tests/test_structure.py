@@ -14,6 +14,7 @@ FLOORS = [
     "bdm_tf.paths",
     "bdm_tf.files",
     "bdm_tf.locks",
+    "bdm_tf.checkpoint_files",
     "bdm_tf.config",
     "bdm_tf.comparison",
     "bdm_tf.history",

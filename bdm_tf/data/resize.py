@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from bdm_tf.errors import UserError, is_whole
@@ -57,7 +58,10 @@ def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -
     except tf.errors.OpError as error:
         raise ValueError(f"{path} cannot be opened: {error.message}") from error
     try:
-        return fit(Image.open(io.BytesIO(content)), size, channels)
+        image = Image.open(io.BytesIO(content))
+        if getattr(image, "is_animated", False):
+            logging.log_first_n(logging.WARNING, "%s and others: the first page alone", 1, path)
+        return fit(image, size, channels)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a readable image: unknown format") from error
     except Image.DecompressionBombError as error:

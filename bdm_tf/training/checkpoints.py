@@ -8,11 +8,19 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.errors import TryAgain, UserError, first_line, is_whole
+from bdm_tf.checkpoint_files import (
+    KEPT,
+    BrokenCheckpoint,
+    checkpoint_step,
+    checkpoints_in,
+    copy_checkpoint,
+    move_checkpoint,
+    saved_checkpoints,
+)
+from bdm_tf.errors import TryAgain, UserError, first_line
 from bdm_tf.files import remove_folder, write_atomically
-from bdm_tf.paths import check_literal
 
-_KEPT, _BEST, _BROKEN = "kept", "best", "broken"
+_BROKEN = "broken"
 
 # What says nothing of a checkpoint: the file system does not answer, or not to this process.
 _PASSING = (
@@ -24,10 +32,6 @@ _PASSING = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
 )
-
-
-class BrokenCheckpoint(UserError):
-    """A checkpoint that cannot be read, today or ever."""
 
 
 class Checkpoints:
@@ -150,7 +154,7 @@ class Checkpoints:
                 continue
             for newer in broken:
                 folder = os.path.join(self._directory, _BROKEN)
-                _move(newer, folder)
+                move_checkpoint(newer, folder)
                 logging.warning("%s was moved to %s", newer, folder)
             self._manager = self._new_manager()
             self._keep_for_good(path)
@@ -175,12 +179,12 @@ class Checkpoints:
     def _keep_for_good(self, path: str) -> None:
         """Called, perhaps in the background, when a checkpoint is whole."""
         if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
-            _copy(path, os.path.join(self._directory, _KEPT))
+            copy_checkpoint(path, os.path.join(self._directory, KEPT))
 
 
 def _remove_unfinished(directory: str) -> None:
     """Removes what belongs to no whole checkpoint."""
-    for folder in (directory, os.path.join(directory, _KEPT)):
+    for folder in (directory, os.path.join(directory, KEPT)):
         if not tf.io.gfile.exists(folder):
             continue
         for name in tf.io.gfile.listdir(folder):
@@ -197,7 +201,7 @@ def _remove_unfinished(directory: str) -> None:
 def _write_state(directory: str) -> None:
     """Writes the file `checkpoint`, in which TensorFlow notes what is there, from what is there."""
     state = os.path.join(directory, "checkpoint")
-    names = [os.path.basename(p) for p in _checkpoints_in(directory)]
+    names = [os.path.basename(p) for p in checkpoints_in(directory)]
     if names:
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
@@ -206,106 +210,3 @@ def _write_state(directory: str) -> None:
         write_atomically(state, "\n".join([*lines, "last_preserved_timestamp: 0", ""]))
     elif tf.io.gfile.exists(state):
         tf.io.gfile.remove(state)
-
-
-def _checkpoints_in(folder: str) -> list[str]:
-    paths = tf.io.gfile.glob(os.path.join(folder, "ckpt-*.index"))
-    return sorted((path[: -len(".index")] for path in paths), key=checkpoint_step)
-
-
-def saved_checkpoints(directory: str) -> list[str]:
-    """Paths of a folder's complete checkpoints, `kept` and `best` included, oldest first."""
-    found = {}
-    for folder in (os.path.join(directory, _BEST), os.path.join(directory, _KEPT), directory):
-        for path in _checkpoints_in(folder):
-            found[checkpoint_step(path)] = path
-    return [found[step] for step in sorted(found)]
-
-
-def copy_to_best(path: str) -> None:
-    """Copies a checkpoint to `checkpoints/best`, where training does not delete it."""
-    directory = os.path.dirname(path)
-    if os.path.basename(directory) in (_KEPT, _BEST):
-        directory = os.path.dirname(directory)
-    _copy(path, os.path.join(directory, _BEST))
-
-
-def keep_one_best(directory: str, step: int) -> None:
-    """Removes all checkpoints from the folder `best` but that of a step."""
-    for index in tf.io.gfile.glob(os.path.join(directory, _BEST, "ckpt-*.index")):
-        if checkpoint_step(index) != step:
-            for file in [index, *tf.io.gfile.glob(index[: -len("index")] + "data-*")]:
-                tf.io.gfile.remove(file)
-
-
-def _copy(path: str, folder: str) -> None:
-    """Copies a checkpoint, unless it is there; it is there once it is whole."""
-    if os.path.dirname(path) == folder or tf.io.gfile.exists(_inside(folder, f"{path}.index")):
-        return
-    tf.io.gfile.makedirs(folder)
-    files = _files_of(path)
-    if not files or not files[-1].endswith(".index"):
-        raise FileNotFoundError(f"{path} is no longer there")
-    for file in files:
-        target = _inside(folder, file)
-        tf.io.gfile.copy(file, f"{target}.partial", overwrite=True)
-        tf.io.gfile.rename(f"{target}.partial", target, overwrite=True)
-
-
-def _move(path: str, folder: str) -> None:
-    tf.io.gfile.makedirs(folder)
-    for file in _files_of(path):
-        tf.io.gfile.rename(file, _inside(folder, file), overwrite=True)
-
-
-def _files_of(path: str) -> list[str]:
-    """A checkpoint's files, the index last: where it is, the others are."""
-    return sorted(tf.io.gfile.glob([f"{path}.data-*", f"{path}.index"]))
-
-
-def _inside(folder: str, file: str) -> str:
-    return os.path.join(folder, os.path.basename(file))
-
-
-def checkpoint_step(path: str) -> int:
-    """The step in a checkpoint's name."""
-    match = re.search(r"ckpt-(\d+)(\.index)?$", path)
-    if match is None:
-        raise UserError(f"{path} is not the name of a checkpoint (ckpt-STEP)")
-    return int(match.group(1))
-
-
-def weights_to_start_from(path: str) -> str:
-    """Path of the checkpoint that `--init_from` names: itself, or a workdir's newest.
-
-    Raises:
-        UserError: there is none.
-    """
-    check_literal("--init_from", path)
-    if tf.io.gfile.exists(f"{path}.index"):
-        return path
-    if tf.io.gfile.exists(os.path.join(path, "checkpoints")):
-        return find_checkpoint(path, None)
-    raise UserError(
-        f"--init_from={path} is neither a workdir nor a checkpoint (.../checkpoints/ckpt-STEP)"
-    )
-
-
-def find_checkpoint(workdir: str, step: int | None) -> str:
-    """Path of a workdir's checkpoint of a step, or of its newest.
-
-    Raises:
-        UserError: there is none, or `step` is no whole number.
-    """
-    if step is not None and not is_whole(step):
-        raise UserError(f"step={step!r} must be a whole number")
-    directory = os.path.join(workdir, "checkpoints")
-    paths = saved_checkpoints(directory)
-    if step is None and paths:
-        return paths[-1]
-    for path in paths:
-        if checkpoint_step(path) == step:
-            return path
-    steps = ", ".join(str(checkpoint_step(path)) for path in paths) or "none"
-    wanted = "" if step is None else f" of step {step}"
-    raise UserError(f"{directory} has no checkpoint{wanted}; steps saved: {steps}")

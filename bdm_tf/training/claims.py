@@ -9,8 +9,8 @@ import os
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.checkpoint_files import saved_checkpoints
 from bdm_tf.errors import UserError
-from bdm_tf.training.checkpoints import saved_checkpoints
 
 _FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
 _MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from bdm_tf.data import ImageFolder
+from bdm_tf.data.resize import decode_file
 
 GREY = np.random.default_rng(0).integers(0, 256, (6, 4)).astype(np.uint8)
 COLOUR = np.random.default_rng(1).integers(0, 256, (6, 4, 3)).astype(np.uint8)
@@ -114,3 +115,10 @@ def test_other_files_are_passed_over(tmp_path):
     (tmp_path / "a.png.json").write_text("{}")
     drawn = read_saved(Image.fromarray(COLOUR), tmp_path)
     np.testing.assert_array_equal(drawn, COLOUR)
+
+
+def test_of_several_pages_the_first_is_taken_with_a_warning(tmp_path, caplog):
+    pages = [Image.new("L", (4, 4), value) for value in (10, 20)]
+    pages[0].save(tmp_path / "scan.tif", save_all=True, append_images=pages[1:])
+    assert decode_file(str(tmp_path / "scan.tif"), None, None).max() == 10
+    assert "scan.tif and others: the first page alone" in caplog.text

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bdm_tf.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.errors import TryAgain, UserError
-from bdm_tf.training.checkpoints import Checkpoints, checkpoint_step, find_checkpoint
+from bdm_tf.training.checkpoints import Checkpoints
 
 
 def opened(tmp_path, keep=2, keep_every=0, **settings):
