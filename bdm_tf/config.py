@@ -109,15 +109,14 @@ def _check_owners(given: Sequence[str]) -> None:
     one in a scope.
     """
     text = gin.config_str(max_line_length=100_000)
-    for name, value in parameters(text).items():
+    for binding in given:
+        name, equals, value = (part.strip() for part in binding.partition("="))
         scope, slash, rest = name.rpartition("/")
         if slash and f"@{scope}/" not in text and f"%{name}" not in text:
             raise UserError(
                 f'"{name} = {value}" is of the scope {scope}, in which nothing is made '
                 f"(@{scope}/...), so nothing would use it: did you mean {scope}.{rest}?"
             )
-    for binding in given:
-        name, equals, value = (part.strip() for part in binding.partition("="))
         if equals and re.fullmatch(r"\w+", name) and f"%{name}" not in text:
             owned = [known for known in parameters(text) if known.endswith(f".{name}")]
             raise UserError(
