@@ -387,3 +387,9 @@ def test_a_folder_that_was_removed_is_told(tmp_path):
     (tmp_path / "gone").mkdir()
     result = run_afresh(["bash", "-c", script, str(tmp_path / "gone"), *python])
     assert result.returncode == 1 and "the current folder was removed" in result.stderr
+
+
+def test_a_run_is_not_evaluated_on_images_that_it_trains_on(tmp_path, digits_dir):
+    split = "TFDSImages.train_split = 'train+test'"
+    words = refused(train_command(tmp_path / "run", digits_dir, split))
+    assert "share images" in words and not (tmp_path / "run").exists()

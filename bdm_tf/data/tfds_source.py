@@ -36,6 +36,9 @@ class TFDSImages:
             evaluation split.
         image_key: the feature that holds the image.
         max_memory_gb: decoded images up to this size are held in memory, more are streamed.
+
+    Attributes:
+        splits_overlap: whether the two splits were found to share images, when they were loaded.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class TFDSImages:
         if eval_split is not None:
             check_text("TFDSImages", eval_split=eval_split)
         check_between("TFDSImages.max_memory_gb", max_memory_gb, 0)
+        self.splits_overlap = False
         self._name = name
         self._size = checked_size(image_size)
         self._splits = (train_split, eval_split)
@@ -74,11 +78,7 @@ class TFDSImages:
         train_split, eval_split = self._splits
         train = self._records(builder, train_split, shape)
         evaluation = self._records(builder, eval_split, shape) if eval_split else None
-        if evaluation is not None and train.overlaps(evaluation):
-            raise UserError(
-                f"TFDSImages.train_split={train_split!r} and eval_split={eval_split!r} share "
-                "images: choose others, or TFDSImages.eval_split = None"
-            )
+        self.splits_overlap = evaluation is not None and train.overlaps(evaluation)
         if train.num_images * float(np.prod(shape)) > self._max_bytes:
             return train, evaluation
         array = np.empty((train.num_images, *shape), np.uint8)

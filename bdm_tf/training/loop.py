@@ -76,6 +76,11 @@ def train(
         images, held_out = cluster.chief_first(
             lambda: settings.data.load(data_dir, on_corrupt_image=on_corrupt_image)
         )
+        if getattr(settings.data, "splits_overlap", False):  # which is no harm in an evaluation
+            raise UserError(
+                "the training and the evaluation split of train.data share images: choose others, "
+                "or TFDSImages.eval_split = None"
+            )
         batches = partial(images.in_order, _FIT_BATCH)
         parts = build_parts(settings, images.image_shape, strategy)
         measure_spectrum_if_needed(parts, files, cluster, batches, allow_changes)
