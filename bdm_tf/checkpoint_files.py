@@ -11,6 +11,7 @@ from bdm_tf.errors import UserError, is_whole
 from bdm_tf.paths import check_literal
 
 KEPT, _BEST = "kept", "best"  # folders beside the newest
+WAS_SAVED = ".saved"  # in a workdir: that a checkpoint was whole there once
 
 
 class BrokenCheckpoint(UserError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 
@@ -10,6 +11,7 @@ from absl import logging
 
 from bdm_tf.checkpoint_files import (
     KEPT,
+    WAS_SAVED,
     BrokenCheckpoint,
     checkpoint_step,
     checkpoints_in,
@@ -178,6 +180,10 @@ class Checkpoints:
 
     def _keep_for_good(self, path: str) -> None:
         """Called, perhaps in the background, when a checkpoint is whole."""
+        saved = os.path.join(os.path.dirname(self._directory), WAS_SAVED)
+        if not tf.io.gfile.exists(saved):
+            with contextlib.suppress(tf.errors.OpError, OSError):  # the disk may be full now
+                write_atomically(saved, "")
         if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
             copy_checkpoint(path, os.path.join(self._directory, KEPT))
 

@@ -8,8 +8,7 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf import config
-from bdm_tf.checkpoint_files import saved_checkpoints
+from bdm_tf.checkpoint_files import WAS_SAVED, saved_checkpoints
 from bdm_tf.errors import UserError
 
 _FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
@@ -40,19 +39,12 @@ def check_free(workdir: str, checkpoints: str) -> None:
 
 def _check_nothing_is_lost(workdir: str) -> None:
     """Raises a `UserError` for a run that had checkpoints, of which none is there."""
-    last, first_save = _last_measured(workdir), 0
-    path = os.path.join(workdir, "config.gin")
-    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-        with tf.io.gfile.GFile(path, "rb") as file:
-            there = config.parameters(file.read().decode(errors="replace"))
-        every = there.get("train.checkpoint_every", "0")
-        first_save = int(every) if every.isdigit() else 0
-    is_finished = tf.io.gfile.exists(os.path.join(workdir, "saved_model", "saved_model.pb"))
-    if is_finished or 0 < first_save < last:
+    signs = (WAS_SAVED, os.path.join("saved_model", "saved_model.pb"))
+    if any(tf.io.gfile.exists(os.path.join(workdir, sign)) for sign in signs):
         raise UserError(
-            f"--workdir={workdir} holds a run that was at step {last}, but none of its "
-            "checkpoints: bring the folder checkpoints back, or give another --workdir; nothing "
-            "is changed here"
+            f"--workdir={workdir} holds a run that was at step {_last_measured(workdir)}, but none "
+            "of its checkpoints: bring the folder checkpoints back, or give another --workdir; "
+            "nothing is changed here"
         )
 
 

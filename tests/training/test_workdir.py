@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.workdir import Workdir
 
 
@@ -180,19 +181,22 @@ def test_a_folder_where_a_file_is_written_is_told_at_once(tmp_path, name):
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_what_is_left(tmp_path, finished):
-    (tmp_path / "config.gin").write_text("train.checkpoint_every = 100\n")
-    measured = '{"step": 100}\n' if finished else '{"step": 100}\n{"step": 200}\n'
-    (tmp_path / "metrics.jsonl").write_text(measured)
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 100}\n{"step": 200}\n')
     if finished:
         (tmp_path / "saved_model").mkdir()
         (tmp_path / "saved_model" / "saved_model.pb").write_text("")
-    step = 100 if finished else 200
-    with pytest.raises(UserError, match=f"was at step {step}, but none of its checkpoints"):
+    else:
+        folder = tmp_path / "checkpoints"
+        checkpoints = Checkpoints(tf.train.Checkpoint(x=tf.Variable(1.0)), str(folder), 3, 0)
+        checkpoints.save(200)
+        shutil.rmtree(folder)
+    with pytest.raises(UserError, match="was at step 200, but none of its checkpoints"):
         Workdir(str(tmp_path))
-    assert (tmp_path / "metrics.jsonl").read_text() == measured
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 100}\n{"step": 200}\n'
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path):
-    (tmp_path / "config.gin").write_text("train.checkpoint_every = 100\n")
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 100}\n')
     Workdir(str(tmp_path)).close()
