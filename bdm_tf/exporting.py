@@ -162,7 +162,7 @@ def export_saved_model(
         info = os.path.join(partial, INFO)  # first: by it the rest is known as ours
         tf.io.gfile.makedirs(os.path.dirname(info))
         with tf.io.gfile.GFile(info, "w") as file:
-            json.dump(_model_info(model, settings, int(step)), file, indent=2)
+            json.dump(_model_info(model, settings, int(step), chunk_size), file, indent=2)
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
         if tf.io.gfile.exists(export_dir):
             remove_folder(export_dir)
@@ -254,7 +254,7 @@ def _is_ours(path: str) -> bool:
         return False
 
 
-def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
+def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: int) -> dict:
     with model.configured():
         values = config.parameters(config.operative_text())
     return {
@@ -274,6 +274,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int) -> dict:
         "projection": type(settings.projection).__name__,
         "grid": type(settings.sampler.grid).__name__,
         "evaluations": settings.sampler.evaluations(settings.num_steps),
+        "chunk_size": int(chunk_size),
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

@@ -69,7 +69,9 @@ def sample_to_file(
     warn_of_few_steps(info, num_steps)
     model = load_saved_model(saved_model)
     images = _room(num_images, info["image_shape"])
-    chunk_size = int(info["config"].get("export_saved_model.chunk_size", 1))
+    # Of version 0.1.0, which did not say: its default.
+    configured = info["config"].get("export_saved_model.chunk_size", 16)
+    chunk_size = int(info.get("chunk_size", configured))
     with without_tensor_float_32(), tqdm(total=num_images, unit="img", delay=2) as bar:
         while bar.n < num_images:  # signals are heard between calls
             start = first + bar.n

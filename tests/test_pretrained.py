@@ -55,6 +55,7 @@ def test_it_draws_with_tensorflow_alone(images):
 def test_it_says_what_it_is_and_is_small():
     info = model_info(CIFAR10)
     assert info["image_shape"] == [32, 32, 3] and info["data_set"] == "cifar10"
+    assert info["chunk_size"] == 16  # by which launch/sample.py draws
     assert info["step"] == int(info["config"]["train.num_steps"])
     files = [os.path.join(folder, f) for folder, _, names in os.walk(CIFAR10) for f in names]
     assert sum(map(os.path.getsize, files)) < 10 * 2**20
