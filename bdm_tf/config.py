@@ -195,24 +195,23 @@ def apart(text: str | None = None) -> Iterator[None]:
     Args:
         text: read first in place of what is there, if given; see `parse_text`.
     """
-    _ONE_AT_A_TIME.acquire()
-    state = gin.config
-    bindings = (state._CONFIG, state._OPERATIVE_CONFIG)
-    kept = [{owner: dict(bound) for owner, bound in part.items()} for part in bindings]
-    singletons, imports = dict(state._SINGLETONS), set(state._IMPORTS)
-    was_locked = gin.config_is_locked()
-    try:
-        if text is not None:
-            parse_text(text, skip_unknown=True)
-        yield
-    finally:
-        gin.clear_config()
-        for part, before in zip(bindings, kept):
-            part.update(before)
-        state._SINGLETONS.update(singletons)
-        state._IMPORTS.update(imports)
-        state._set_config_is_locked(was_locked)
-        _ONE_AT_A_TIME.release()
+    with _ONE_AT_A_TIME:
+        state = gin.config
+        bindings = (state._CONFIG, state._OPERATIVE_CONFIG)
+        kept = [{owner: dict(bound) for owner, bound in part.items()} for part in bindings]
+        singletons, imports = dict(state._SINGLETONS), set(state._IMPORTS)
+        was_locked = gin.config_is_locked()
+        try:
+            if text is not None:
+                parse_text(text, skip_unknown=True)
+            yield
+        finally:
+            gin.clear_config()
+            for part, before in zip(bindings, kept):
+                part.update(before)
+            state._SINGLETONS.update(singletons)
+            state._IMPORTS.update(imports)
+            state._set_config_is_locked(was_locked)
 
 
 def call(configurable: Callable, *arguments, **named):

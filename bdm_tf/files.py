@@ -57,7 +57,7 @@ def check_replaces(path: str | None, arrays: Sequence[str]) -> None:
         there = ["what is no array"]
     if set(there) - set(arrays):
         raise UserError(
-            f"{path} holds {', '.join(there)}, which nothing here wrote: it is not replaced; give "
+            f"{path} holds {', '.join(there)}: it is not replaced by {', '.join(arrays)}; give "
             "another name"
         )
 
