@@ -68,6 +68,7 @@ class Checkpoints:
         self._keep, self._keep_every = keep, keep_every
         self._in_background, self._writes = in_background, writes
         self._awaited: str | None = None
+        self._is_noted = False  # that a checkpoint was whole here
         if writes:
             _remove_unfinished(directory)
             self._manager = self._new_manager()
@@ -180,10 +181,10 @@ class Checkpoints:
 
     def _keep_for_good(self, path: str) -> None:
         """Called, perhaps in the background, when a checkpoint is whole."""
-        saved = os.path.join(os.path.dirname(self._directory), WAS_SAVED)
-        if not tf.io.gfile.exists(saved):
+        if not self._is_noted:  # once: a folder that is removed later is not to come back
+            self._is_noted = True
             with contextlib.suppress(tf.errors.OpError, OSError):  # the disk may be full now
-                write_atomically(saved, "")
+                write_atomically(os.path.join(os.path.dirname(self._directory), WAS_SAVED), "")
         if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
             copy_checkpoint(path, os.path.join(self._directory, KEPT))
 

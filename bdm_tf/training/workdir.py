@@ -111,7 +111,7 @@ class Workdir:
         with contextlib.suppress(tf.errors.OpError, OSError):
             write_atomically(self._reason, reason)
 
-    def reason_left(self, seconds: float = 1.0) -> str | None:
+    def reason_left(self, seconds: float = 5.0) -> str | None:
         """What another worker left; it may be seen to be lost a moment before it has written."""
         end = time.monotonic() + seconds
         while not tf.io.gfile.exists(self._reason):

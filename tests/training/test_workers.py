@@ -112,9 +112,11 @@ def test_what_befalls_one_worker_ends_both_with_its_reason(case, undisturbed, tm
     else:
         shutil.copytree(undisturbed, workdir)
     arguments = train_command(workdir, data_dir, *settings, extra=["--strategy=multi_worker"])
-    for status, _, err in endings(start_workers([*chiefs, *arguments], arguments)):
-        assert status == 1 and "Traceback" not in err, err[-3000:]
-        assert reason in err[err.rindex("error: ") :], err[-3000:]
+    found = endings(start_workers([*chiefs, *arguments], arguments))
+    shown = "\n".join(f"status {status}: {err[-3000:]}" for status, _, err in found)
+    for status, _, err in found:
+        assert status == 1 and "Traceback" not in err, shown
+        assert reason in err[err.rindex("error: ") :], shown
 
 
 def test_sigterm_to_one_worker_stops_both_at_one_step(tmp_path, digits_dir):
