@@ -15,8 +15,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 
 _PLACES = 2000  # of a table of times
 _AT_ONCE = 50

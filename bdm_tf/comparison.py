@@ -9,7 +9,7 @@ from typing import NamedTuple
 from absl import logging
 
 from bdm_tf.config import bound_parameters, called_parameters, made_for, owner_of, parameters
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 # A run may go on with other values of these, and of all that samples are drawn with: they change
 # when things happen, with how much memory or on what device, not what is learnt.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import gin
 from absl import logging
 
-from bdm_tf.errors import UserError, first_line
+from bdm_tf.system.errors import UserError, first_line
 
 # gin/ is in this package where that was installed, beside it in a checkout.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))

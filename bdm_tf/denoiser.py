@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from bdm_tf.errors import check_kind
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, Projection
 from bdm_tf.spectrum import Spectrum, check_shape
+from bdm_tf.system.errors import check_kind
 
 
 class Denoiser:

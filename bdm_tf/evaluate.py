@@ -4,9 +4,9 @@ import os
 
 from absl import flags
 
-from bdm_tf.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.paths import default_cache_dir, define_path
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
+from bdm_tf.system.paths import default_cache_dir, define_path
+from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
 _SAVED_MODEL = define_path(
@@ -94,8 +94,9 @@ def main(argv: list[str]) -> None:
 
     load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config
-    from bdm_tf.evaluation.job import Paths, make_evaluation
+    from bdm_tf.evaluation.job import make_evaluation
     from bdm_tf.evaluation.once import evaluate_once
+    from bdm_tf.evaluation.paths import Paths
     from bdm_tf.evaluation.subjects import TrainedRun, open_subject
     from bdm_tf.evaluation.watch import wait_for_run, watch
     from bdm_tf.training import loop  # noqa: F401, for gin

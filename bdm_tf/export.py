@@ -5,9 +5,9 @@ With --gin_file=gin/sampling/fast.gin or --gin_param it is to be sampled otherwi
 
 from absl import flags
 
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.paths import define_path
+from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
 _EXPORT_DIR = define_path("export_dir", None, "Where the SavedModel goes.", literal=True)

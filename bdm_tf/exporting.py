@@ -15,14 +15,14 @@ import bdm_tf
 from bdm_tf import config
 from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError, check_counts, first_line
-from bdm_tf.files import remove_folder, rename_folder
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
-from bdm_tf.keras_versions import raw_variables
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
-from bdm_tf.paths import check_literal
 from bdm_tf.saved_models import INFO, model_info
+from bdm_tf.system.errors import UserError, check_counts, first_line
+from bdm_tf.system.files import remove_folder, rename_folder
+from bdm_tf.system.keras_versions import raw_variables
+from bdm_tf.system.paths import check_literal
 
 FINAL_IMAGES = 100
 # What a SavedModel's folder holds; Keras 2 adds the last. Half-written files have an ending more.

@@ -2,9 +2,9 @@
 
 from absl import flags
 
-from bdm_tf.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.paths import define_path, define_paths
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
+from bdm_tf.system.paths import define_path, define_paths
+from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _FIGURE = flags.DEFINE_enum(
     "figure",

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, write_npz, writing
 from bdm_tf.priors import Batches
 from bdm_tf.spectrum import Spectrum, measure_spectrum, needed, read_spectrum, write_spectrum
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import read_npz, write_npz, writing
 from bdm_tf.trust import Trust, measure_trust
 
 

@@ -8,8 +8,8 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.angles import times_of_even_angles
-from bdm_tf.errors import UserError, check_between
 from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.system.errors import UserError, check_between
 
 
 class TimeGrid(abc.ABC):

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
-from bdm_tf.files import write_atomically
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import write_atomically
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from bdm_tf.errors import UserError
-from bdm_tf.files import check_replaces, check_writable, write_atomically, write_npz, writing
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import check_replaces, check_writable, write_atomically, write_npz, writing
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:

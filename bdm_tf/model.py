@@ -10,11 +10,20 @@ import gin
 import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
-from bdm_tf.checkpoint_files import BrokenCheckpoint, checkpoint_step, find_checkpoint
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
-from bdm_tf.errors import (
+from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
+from bdm_tf.grids import TimeGrid, UniformGrid
+from bdm_tf.history import read_history
+from bdm_tf.objectives import Objective
+from bdm_tf.parametrisations import Parametrisation, PredictEps
+from bdm_tf.priors import Prior, StandardNormal
+from bdm_tf.projections import NoProjection, PixelClip, Projection
+from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.system.checkpoint_files import BrokenCheckpoint, checkpoint_step, find_checkpoint
+from bdm_tf.system.errors import (
     TryAgain,
     UserError,
     check_flags,
@@ -24,17 +33,8 @@ from bdm_tf.errors import (
     first_line,
     is_whole,
 )
-from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
-from bdm_tf.grids import TimeGrid, UniformGrid
-from bdm_tf.history import read_history
-from bdm_tf.keras_versions import raw_variables
-from bdm_tf.objectives import Objective
-from bdm_tf.parametrisations import Parametrisation, PredictEps
-from bdm_tf.paths import check_literal
-from bdm_tf.priors import Prior, StandardNormal
-from bdm_tf.projections import NoProjection, PixelClip, Projection
-from bdm_tf.sampling.sampler import Sampler
-from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.system.keras_versions import raw_variables
+from bdm_tf.system.paths import check_literal
 
 
 @gin.register

@@ -8,8 +8,8 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictStep
+from bdm_tf.system.errors import UserError
 
 
 class Objective(abc.ABC):

@@ -7,8 +7,8 @@ import abc
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, check_flags
 from bdm_tf.spectrum import needed
+from bdm_tf.system.errors import UserError, check_flags
 
 _LEAST_SIGNAL = 1e-12  # alpha / sigma; the paper's is 7e-6
 

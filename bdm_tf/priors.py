@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.errors import UserError, check_between, check_counts, check_seed
 from bdm_tf.noise import PRIOR, WITHIN, choices, normal
+from bdm_tf.system.errors import UserError, check_between, check_counts, check_seed
 
 _LARGEST_ARRAY = 2**27  # numbers: half a GiB of float32
 _MOST_DIMENSIONS = 4096  # of a Gaussian with a full covariance

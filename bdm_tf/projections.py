@@ -12,8 +12,8 @@ import abc
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, check_between
 from bdm_tf.spectrum import Spectrum, needed
+from bdm_tf.system.errors import UserError, check_between
 
 
 class Projection(abc.ABC):

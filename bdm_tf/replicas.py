@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.cluster import Cluster
+from bdm_tf.system.cluster import Cluster
 
 
 def on_replicas(

@@ -2,9 +2,9 @@
 
 from absl import flags
 
-from bdm_tf.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
+from bdm_tf.system.paths import define_path
+from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
 _OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")

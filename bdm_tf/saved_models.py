@@ -10,8 +10,8 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.errors import UserError, first_line
-from bdm_tf.paths import check_literal
+from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.paths import check_literal
 
 INFO = os.path.join("assets.extra", "model_info.json")
 _NEEDED: dict[str, Any] = {

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.diffusion.bases import Basis
-from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, write_npz
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import read_npz, write_npz
 
 # What rounding leaves of the variance of a coefficient that is the same in all images.
 _ROUNDING = 1e-20

@@ -5,9 +5,9 @@ import os
 from absl import flags
 
 from bdm_tf import config
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.paths import define_path
+from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')

@@ -10,10 +10,10 @@ import tensorflow as tf
 from bdm_tf.angles import times_of_even_angles
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
 from bdm_tf.noise import normal_rows
 from bdm_tf.priors import Batches
 from bdm_tf.spectrum import needed
+from bdm_tf.system.errors import UserError
 
 _TIMES = 33
 _SEED = (0, 0x7472)  # of the noise that trust is measured with

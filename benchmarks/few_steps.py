@@ -34,14 +34,14 @@ from tqdm import tqdm
 
 from bdm_tf import projections, sampling
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError, exits_on_user_error
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.frechet import frechet_distance
 from bdm_tf.evaluation.statistics import GaussianStatistics
-from bdm_tf.files import read_npz, write_atomically
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.image_grids import write_grid
 from bdm_tf.model import load_model, use_config
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.files import read_npz, write_atomically
 from bdm_tf.training import loop  # noqa: F401, for gin
 
 matplotlib.use("Agg")

@@ -24,8 +24,8 @@ import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.files import read_npz, write_atomically
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.files import read_npz, write_atomically
 
 matplotlib.use("Agg")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -11,8 +11,8 @@ import sys
 import small_network  # noqa: F401, Convolutions, for gin
 
 from bdm_tf import config
-from bdm_tf.errors import exits_on_user_error
 from bdm_tf.exporting import finish_run
+from bdm_tf.system.errors import exits_on_user_error
 from bdm_tf.training.loop import train
 from bdm_tf.training.strategy import make_strategy
 

@@ -7,7 +7,6 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
-from bdm_tf.errors import UserError
 from bdm_tf.objectives import BlurredMSE, ImageL1, PredictionMSE, StepMSE, VariationalLoss
 from bdm_tf.parametrisations import PredictEps, PredictStep, PredictV, PredictX
 from bdm_tf.sampling import (
@@ -17,6 +16,7 @@ from bdm_tf.sampling import (
     MomentumSampler,
     NaiveSampler,
 )
+from bdm_tf.system.errors import UserError
 from tests.toy_models import EVERY, TIMES, blurring, cold, draw, ihdm, small_network
 
 

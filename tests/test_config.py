@@ -6,7 +6,7 @@ import pytest
 
 from bdm_tf import config, exporting  # noqa: F401, for gin
 from bdm_tf.comparison import differences, without_effect
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 
 RUN = """Model.network = @UNet

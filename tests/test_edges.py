@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
-from bdm_tf.errors import UserError, check_between
 from bdm_tf.exporting import check_free
-from bdm_tf.files import write_atomically
 from bdm_tf.model import build_model, load_model
-from bdm_tf.paths import check_literal
-from bdm_tf.terminal import LastingStream
+from bdm_tf.system.errors import UserError, check_between
+from bdm_tf.system.files import write_atomically
+from bdm_tf.system.paths import check_literal
+from bdm_tf.system.terminal import LastingStream
 from bdm_tf.training import loop  # noqa: F401, for gin
 from bdm_tf.training.settings import TrainingSettings
 from bdm_tf.training.signals import StopRequest

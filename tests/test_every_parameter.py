@@ -11,13 +11,14 @@ from PIL import Image
 
 from bdm_tf import config, exporting  # noqa: F401, for gin
 from bdm_tf.data import TFDSImages
-from bdm_tf.errors import UserError
-from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.job import make_evaluation
+from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import prepare_prior
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.networks import UNet
 from bdm_tf.spectrum import measure_spectrum
+from bdm_tf.system.errors import UserError
 from bdm_tf.training.settings import TrainingSettings
 from tests import small_network  # noqa: F401, for gin
 from tests.conftest import TINY

@@ -140,7 +140,7 @@ with StopRequest() as stop:
 """
 ANY_ERROR = """
 import threading, time
-from bdm_tf.errors import exits_on_user_error
+from bdm_tf.system.errors import exits_on_user_error
 threading.Thread(target=time.sleep, args=(1000,)).start()  # for which the interpreter would wait
 exits_on_user_error(lambda argv: 1 / 0)([])
 """
@@ -158,7 +158,7 @@ def test_a_process_ends_at_once(script, status, word):
 GROWTH = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
-from bdm_tf.errors import exits_on_user_error
+from bdm_tf.system.errors import exits_on_user_error
 exits_on_user_error(lambda argv: print(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"]))([])
 """
 

@@ -8,9 +8,9 @@ import pytest
 
 from bdm_tf import config, exporting, projections, sampling  # noqa: F401, exporting for gin
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
 from bdm_tf.grids import FittedGrid, KarrasGrid
 from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT, TINY
 from tests.toy_models import blurring

@@ -8,9 +8,9 @@ from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import PixelBasis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule
 from bdm_tf.diffusion.noise_schedules import GeometricNoise
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictStep, PredictV
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 from tests import oracle
 from tests.toy_models import (
     EACH,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdm_tf.files import write_atomically
-from bdm_tf.terminal import LastingStream
+from bdm_tf.system.files import write_atomically
+from bdm_tf.system.terminal import LastingStream
 from tests.conftest import command, run, run_afresh, train_command
 
 
@@ -37,7 +37,7 @@ def test_a_link_that_is_written_stays_one(tmp_path):
 )
 def test_what_the_machine_lacks_is_no_trace(error, said):
     code = (
-        "from bdm_tf.errors import exits_on_user_error\n\n@exits_on_user_error\n"
+        "from bdm_tf.system.errors import exits_on_user_error\n\n@exits_on_user_error\n"
         f"def main(_): raise OSError({error!r})\nmain([])"
     )
     result = run_afresh([sys.executable, "-c", code])

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import priors
-from bdm_tf.errors import UserError
 from bdm_tf.noise import image_seeds
 from bdm_tf.priors import BlurredImages, GaussianPrior
+from bdm_tf.system.errors import UserError
 from tests.test_priors import SHAPE, batches, levels, process
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import files
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.bases import HaarWavelet
 from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
 from bdm_tf.noise import image_seeds
 from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
+from bdm_tf.system import files
 from tests import oracle
 
 SHAPE = (8, 8, 2)

@@ -19,7 +19,6 @@ from bdm_tf.diffusion import (
     GeometricNoise,
     LogBlur,
 )
-from bdm_tf.errors import UserError
 from bdm_tf.process_figures import draw_to_file
 from bdm_tf.process_figures.drawing import (
     diffused,
@@ -29,6 +28,7 @@ from bdm_tf.process_figures.drawing import (
     log_magnitudes,
     log_snr,
 )
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests import oracle
 from tests.conftest import ROOT, command, run, run_afresh
@@ -312,4 +312,4 @@ def test_wrong_flags_are_answered_before_tensorflow_is_loaded(case):
     result = run_afresh([python, "-X", "importtime", *arguments])
     assert result.returncode == 1 and message in result.stderr
     assert "Traceback" not in result.stderr
-    assert " bdm_tf.errors" in result.stderr and " tensorflow" not in result.stderr
+    assert " bdm_tf.system.errors" in result.stderr and " tensorflow" not in result.stderr

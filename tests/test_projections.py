@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictX
 from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 from tests import oracle
 from tests.toy_models import TIMES, blurring, draw
 

@@ -12,7 +12,8 @@ SCRIPT = """
 import json, os, sys
 import numpy as np, tensorflow as tf
 from bdm_tf import config
-from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.job import make_evaluation
+from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.once import evaluate_once
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.exporting import export, finish_run

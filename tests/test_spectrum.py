@@ -6,10 +6,10 @@ import pytest
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import DCT, HaarWavelet, MatrixBasis, PixelBasis
-from bdm_tf.errors import UserError
-from bdm_tf.files import write_npz
 from bdm_tf.fitted import find_spectrum, keep_spectrum, load_spectrum
 from bdm_tf.spectrum import Spectrum, measure_spectrum, read_spectrum, write_spectrum
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import write_npz
 
 SHAPE = (8, 4, 2)
 BASES = {

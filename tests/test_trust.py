@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
-from bdm_tf.files import read_npz, write_npz
 from bdm_tf.fitted import load_trust, prepare_trust
 from bdm_tf.parametrisations import PredictEps, PredictX
 from bdm_tf.projections import SpectralShrink
 from bdm_tf.sampling import AngleSampler, DDIMSampler
 from bdm_tf.spectrum import Spectrum, measure_spectrum
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import read_npz, write_npz
 from bdm_tf.trust import Trust, measure_trust
 from tests import oracle
 from tests.toy_models import blurring

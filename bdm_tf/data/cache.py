@@ -17,7 +17,7 @@ from absl import logging
 from tqdm import tqdm
 
 from bdm_tf.data.resize import VERSION
-from bdm_tf.paths import default_cache_dir
+from bdm_tf.system.paths import default_cache_dir
 
 _WORTH_KEEPING = 2**25  # bytes of image files: fewer are decoded in a moment
 _MAX_BYTES = 4 * 2**30  # of all that is kept; what was not used for longest goes first

@@ -15,7 +15,7 @@ from bdm_tf.data.cache import read_images
 from bdm_tf.data.images import NAMED, FileImages, Images, InMemoryImages
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
-from bdm_tf.errors import UserError, check_between, check_text, first_line, is_whole
+from bdm_tf.system.errors import UserError, check_between, check_text, first_line, is_whole
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
 EXTENSIONS = tuple(

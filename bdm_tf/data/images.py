@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 NAMED = 5  # of many files that cannot be read
 

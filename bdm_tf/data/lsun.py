@@ -13,7 +13,7 @@ import os
 from PIL import Image
 from tensorflow_datasets.image import lsun
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 
 # Not registered: TFDS's own class has the name.

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.images import Images, content_sha256, listing_sha256
-from bdm_tf.errors import UserError, first_line
+from bdm_tf.system.errors import UserError, first_line
 
 SHUFFLE_BUFFER = 10_000  # encoded records
 # A file that is damaged, lost, too short, or of other records.

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from bdm_tf.errors import UserError, is_whole
+from bdm_tf.system.errors import UserError, is_whole
 
 # Pillow's own limits are for uploads of strangers; these are the user's images.
 Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error

@@ -8,7 +8,7 @@ import re
 from absl import logging
 
 from bdm_tf.data.images import NAMED
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 TRAIN_NAMES = ("train", "training")
 EVAL_NAMES = ("test", "testing", "val", "valid", "validation", "dev", "eval")

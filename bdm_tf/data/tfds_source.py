@@ -13,8 +13,8 @@ import tensorflow as tf
 from bdm_tf.data.images import Images, InMemoryImages
 from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
-from bdm_tf.errors import UserError, check_between, check_text, first_line
-from bdm_tf.interrupts import cleaning_up
+from bdm_tf.system.errors import UserError, check_between, check_text, first_line
+from bdm_tf.system.interrupts import cleaning_up
 
 # What the file formats of TFDS that are not TFRecord are read with.
 _FORMAT_MODULES = {

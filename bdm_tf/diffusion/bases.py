@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from bdm_tf import files
 from bdm_tf.diffusion.products import float64_product, orthonormal_product
-from bdm_tf.errors import UserError, check_between, check_counts, check_text
+from bdm_tf.system import files
+from bdm_tf.system.errors import UserError, check_between, check_counts, check_text
 
 # Beyond it float32's rounding of u, 6e-8, would show in the pixels.
 _LARGEST_CONDITION = 1e4

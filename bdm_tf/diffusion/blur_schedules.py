@@ -11,7 +11,7 @@ import math
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, check_between, check_counts, check_order, is_whole
+from bdm_tf.system.errors import UserError, check_between, check_counts, check_order, is_whole
 
 _WIDEST = 1e6  # in pixels
 _MOST = 10**6  # steps

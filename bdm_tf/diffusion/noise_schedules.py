@@ -13,7 +13,7 @@ import math
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import check_between, check_order
+from bdm_tf.system.errors import check_between, check_order
 
 _HALVINGS = 30  # of [0, 1], to find a time to float32
 _STRONGEST = 1e6  # sigma

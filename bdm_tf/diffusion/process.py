@@ -11,7 +11,13 @@ import tensorflow as tf
 from bdm_tf.diffusion.bases import DCT, Basis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule, Dissipation
 from bdm_tf.diffusion.noise_schedules import CosineSchedule, NoiseSchedule
-from bdm_tf.errors import UserError, check_between, check_flags, check_image_shape, check_kind
+from bdm_tf.system.errors import (
+    UserError,
+    check_between,
+    check_flags,
+    check_image_shape,
+    check_kind,
+)
 
 
 @gin.register

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 SAMPLES, EVAL_IMAGES, NOTHING = "samples", "evaluation images", "nothing"
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 INCEPTION_URL = "https://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 _GRAPH_FILE = "classify_image_graph_def.pb"

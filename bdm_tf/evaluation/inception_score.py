@@ -5,8 +5,8 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.errors import check_counts
 from bdm_tf.evaluation.evaluator import Batch, Context, Evaluator, Unavailable, check_samples
+from bdm_tf.system.errors import check_counts
 
 
 @gin.register

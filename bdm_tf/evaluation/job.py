@@ -6,7 +6,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 import gin
@@ -17,38 +16,23 @@ from tqdm import tqdm
 
 import bdm_tf
 from bdm_tf import config
-from bdm_tf.cluster import Cluster
 from bdm_tf.data.images import check_source
-from bdm_tf.errors import UserError, check_counts, check_flags, check_maker, check_seed, check_text
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
+from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import check_replaces, check_writable
 from bdm_tf.replicas import on_replicas
-
-
-@dataclass(frozen=True)
-class Paths:
-    """Where an evaluation finds and leaves things.
-
-    Attributes:
-        cache_dir: of what is known about real images.
-        data_dir, on_corrupt_image: handed to `data.load`.
-        features: see `make_features`; None takes the network that gin names.
-        statistics: "train" or "eval" to a `.npz` with `mu` and `sigma`.
-        export_statistics: folder for the statistics that were used.
-        save_samples: `.npz` for the samples.
-    """
-
-    cache_dir: str
-    data_dir: str | None = None
-    on_corrupt_image: str = "stop"
-    features: str | None = None
-    statistics: dict[str, str] = field(default_factory=dict)
-    export_statistics: str | None = None
-    save_samples: str | None = None
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import (
+    UserError,
+    check_counts,
+    check_flags,
+    check_maker,
+    check_seed,
+    check_text,
+)
 
 
 @gin.register("evaluate")
@@ -127,7 +111,7 @@ class Evaluation:
         self._features = self.cluster.chief_first(  # who may have to download it
             lambda: make_features(paths.features) if paths.features else features()
         )
-        self.cluster.of_chief(_make_parents, paths)
+        self.cluster.of_chief(paths.check)
         train, evaluation = self.cluster.chief_first(
             lambda: data.load(paths.data_dir, on_corrupt_image=paths.on_corrupt_image)
         )
@@ -298,14 +282,6 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
             raise
         reason = str(error).splitlines()[0]
         raise UserError(f"evaluate cannot be built from the gin parameters: {reason}") from error
-
-
-def _make_parents(paths: Paths) -> None:
-    """Now, not when hours of samples are there."""
-    check_writable(paths.save_samples)
-    check_replaces(paths.save_samples, ["images"])
-    if paths.export_statistics:
-        check_writable(os.path.join(paths.export_statistics, "train.npz"))
 
 
 def _settings(evaluators: list[Evaluator]) -> dict[str, str]:

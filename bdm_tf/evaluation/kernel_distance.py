@@ -5,9 +5,9 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.errors import UserError, check_counts, check_seed
 from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
+from bdm_tf.system.errors import UserError, check_counts, check_seed
 
 _MOST = 10**6  # subsets
 

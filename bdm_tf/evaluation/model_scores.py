@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.errors import check_counts, check_flags
 from bdm_tf.evaluation.evaluator import (
     EVAL_IMAGES,
     Batch,
@@ -18,6 +17,7 @@ from bdm_tf.evaluation.evaluator import (
 )
 from bdm_tf.likelihood import TERMS, low_discrepancy, no_bound, variational_bound
 from bdm_tf.noise import fold_in, normal
+from bdm_tf.system.errors import check_counts, check_flags
 
 _MOST = 10**6  # draws
 _LOSS, _BOUND = 1, 2  # sets the random numbers of the two apart

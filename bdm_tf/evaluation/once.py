@@ -6,7 +6,7 @@ import os
 
 from bdm_tf.evaluation.job import Evaluation
 from bdm_tf.evaluation.results import finished, table, write_results
-from bdm_tf.files import check_writable
+from bdm_tf.system.files import check_writable
 
 
 def evaluate_once(evaluation: Evaluation, output: str, *, overwrite: bool) -> None:

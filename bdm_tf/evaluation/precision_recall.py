@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import gin
 import numpy as np
 
-from bdm_tf.errors import UserError, check_counts
 from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
+from bdm_tf.system.errors import UserError, check_counts
 
 
 def precision_recall(

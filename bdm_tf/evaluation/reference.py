@@ -14,12 +14,12 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from bdm_tf.cluster import Cluster
 from bdm_tf.data import Images
-from bdm_tf.errors import UserError, first_line
 from bdm_tf.evaluation.features import FeatureNetwork
 from bdm_tf.evaluation.statistics import GaussianStatistics
-from bdm_tf.files import read_npz, write_npz, writing
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.files import read_npz, write_npz, writing
 
 _FORMAT = 1  # part of every key; goes up when the same key would mean other numbers
 _SAVE_EVERY = 1000  # images between two savings of what is under way

@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
-from bdm_tf.files import write_atomically, writing
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import write_atomically, writing
 
 # What may differ between two measurements of the same thing; the images' hash says what they are.
 _CIRCUMSTANCES = ("wall_seconds", "finished_at", "versions", "device", "replicas")

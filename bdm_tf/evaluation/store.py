@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bdm_tf.cluster import Cluster
-from bdm_tf.errors import UserError
-from bdm_tf.files import make_parent, read_npz, remove_folder, write_npz, writing
-from bdm_tf.locks import locked, this_process
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import make_parent, read_npz, remove_folder, write_npz, writing
+from bdm_tf.system.locks import locked, this_process
 
 
 class SampleStore:

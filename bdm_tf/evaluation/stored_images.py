@@ -14,8 +14,8 @@ from tqdm import tqdm
 from bdm_tf.data.folder import EXTENSIONS, image_files
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.data.resize import decode_file
-from bdm_tf.errors import UserError, first_line
-from bdm_tf.files import read_npz
+from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.files import read_npz
 
 _NEARLY = 0.05  # by so much resizing goes beyond a range
 

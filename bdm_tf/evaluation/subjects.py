@@ -9,11 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.checkpoint_files import checkpoint_step, find_checkpoint
-from bdm_tf.cluster import Cluster
 from bdm_tf.comparison import check_unchanged, ema_decay
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import (
     check_measured,
@@ -32,6 +29,9 @@ from bdm_tf.model import (
 )
 from bdm_tf.replicas import on_replicas
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, use_saved_config
+from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
 _NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder", "sample")

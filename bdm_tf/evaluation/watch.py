@@ -8,18 +8,18 @@ import time
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.checkpoint_files import (
+from bdm_tf.evaluation.job import Evaluation
+from bdm_tf.evaluation.results import ResultLog, key_of, table
+from bdm_tf.evaluation.subjects import TrainedRun
+from bdm_tf.system.checkpoint_files import (
     BrokenCheckpoint,
     checkpoint_step,
     copy_to_best,
     keep_one_best,
     saved_checkpoints,
 )
-from bdm_tf.errors import TryAgain, UserError, first_line
-from bdm_tf.evaluation.job import Evaluation
-from bdm_tf.evaluation.results import ResultLog, key_of, table
-from bdm_tf.evaluation.subjects import TrainedRun
-from bdm_tf.files import writing
+from bdm_tf.system.errors import TryAgain, UserError, first_line
+from bdm_tf.system.files import writing
 
 
 def wait_for_run(workdir: str, poll_seconds: float = 2.0) -> None:

@@ -8,8 +8,8 @@ import gin
 import keras
 
 from bdm_tf.diffusion.bases import Basis
-from bdm_tf.errors import check_kind, check_maker
 from bdm_tf.networks.unet import UNet
+from bdm_tf.system.errors import check_kind, check_maker
 
 
 @gin.register

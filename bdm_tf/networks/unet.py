@@ -8,9 +8,9 @@ import gin
 import keras
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, check_between, check_counts, check_flags
 from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
 from bdm_tf.networks.group_norm import GroupNorm
+from bdm_tf.system.errors import UserError, check_between, check_counts, check_flags
 
 _MOST = 10_000
 _DTYPES = ("float32", "mixed_bfloat16")

@@ -14,12 +14,12 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.diffusion.process import BlurringProcess
-from bdm_tf.errors import UserError
-from bdm_tf.files import check_writable, write_atomically, writing
 from bdm_tf.model import use_config
 from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.process_figures.drawing import draw_process, draw_snr, draw_spaces, encoded
 from bdm_tf.saved_models import use_saved_config
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import check_writable, write_atomically, writing
 
 _PARTS = {"process": "Model.process", "image_shape": "Model.image_shape", "data": "train.data"}
 # Reading one image must not decode a whole data set first.

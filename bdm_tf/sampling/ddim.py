@@ -5,9 +5,9 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import check_between
 from bdm_tf.grids import TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_noise
+from bdm_tf.system.errors import check_between
 
 
 @gin.register

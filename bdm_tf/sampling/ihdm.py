@@ -5,10 +5,10 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, check_between
 from bdm_tf.parametrisations import PredictStep
 from bdm_tf.projections import NoProjection, PixelClip
 from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.system.errors import UserError, check_between
 
 
 @gin.register

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gin
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
 from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.system.errors import UserError
 
 
 class _OfLearntSteps(Sampler):

@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError, check_kind, is_whole
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
+from bdm_tf.system.errors import UserError, check_kind, is_whole
 
 Memory = tuple[tf.Tensor, ...]
 

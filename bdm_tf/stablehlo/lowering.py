@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
 from bdm_tf.stablehlo.functional import Pure, pure
+from bdm_tf.system.errors import UserError
 
 _LIBRARIES = tuple(os.path.dirname(m.__file__) + os.sep for m in (tf, keras)) + (
     os.path.dirname(__file__) + os.sep,

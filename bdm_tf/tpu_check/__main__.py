@@ -5,9 +5,9 @@ The status is 0 if the step compiles and fits into the chip's memory, else 1.
 
 from absl import flags
 
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.paths import define_path
-from bdm_tf.terminal import load_tensorflow, run_command
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.paths import define_path
+from bdm_tf.system.terminal import load_tensorflow, run_command
 from bdm_tf.tpu_check.topology import parse_topology, prepare_environment
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")

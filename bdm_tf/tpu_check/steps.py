@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError
 from bdm_tf.model import Model, build_model, build_sample_settings
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 from bdm_tf.training.optimizers import WarmUp, make_optimizer
 from bdm_tf.training.settings import TrainingSettings
 from bdm_tf.training.state import TrainState

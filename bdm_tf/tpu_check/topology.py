@@ -8,7 +8,7 @@ import os
 import re
 from dataclasses import dataclass, field
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 _INSTALL = 'pip install "bdm_tf[tpu_check]"'
 

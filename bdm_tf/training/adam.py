@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-from bdm_tf.keras_versions import place_of, raw_variables
+from bdm_tf.system.keras_versions import place_of, raw_variables
 
 
 class FusedAdam(keras.optimizers.Adam):

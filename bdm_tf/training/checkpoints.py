@@ -9,7 +9,7 @@ import re
 import tensorflow as tf
 from absl import logging
 
-from bdm_tf.checkpoint_files import (
+from bdm_tf.system.checkpoint_files import (
     KEPT,
     WAS_SAVED,
     BrokenCheckpoint,
@@ -19,8 +19,8 @@ from bdm_tf.checkpoint_files import (
     move_checkpoint,
     saved_checkpoints,
 )
-from bdm_tf.errors import TryAgain, UserError, first_line
-from bdm_tf.files import remove_folder, write_atomically
+from bdm_tf.system.errors import TryAgain, UserError, first_line
+from bdm_tf.system.files import remove_folder, write_atomically
 
 _BROKEN = "broken"
 

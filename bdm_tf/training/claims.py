@@ -8,8 +8,8 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf.checkpoint_files import WAS_SAVED, saved_checkpoints
-from bdm_tf.errors import UserError
+from bdm_tf.system.checkpoint_files import WAS_SAVED, saved_checkpoints
+from bdm_tf.system.errors import UserError
 
 _FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
 _MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")

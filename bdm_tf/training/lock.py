@@ -8,9 +8,9 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError, first_line
-from bdm_tf.files import write_atomically
-from bdm_tf.locks import locked, this_process
+from bdm_tf.system.errors import TryAgain, UserError, first_line
+from bdm_tf.system.files import write_atomically
+from bdm_tf.system.locks import locked, this_process
 
 
 class WorkdirLock:

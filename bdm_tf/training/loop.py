@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.cluster import Cluster
 from bdm_tf.data import pipeline
 from bdm_tf.data.images import Images
-from bdm_tf.errors import UserError
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.history import read_history
 from bdm_tf.model import Model
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.preparation import (
     Parts,

@@ -19,8 +19,8 @@ import keras
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.errors import UserError, first_line
-from bdm_tf.keras_versions import remembers_all
+from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.keras_versions import remembers_all
 from bdm_tf.training.adam import FusedAdam
 
 _EXTRA = (

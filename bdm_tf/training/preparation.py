@@ -10,15 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
-from bdm_tf.checkpoint_files import (
-    checkpoint_step,
-    find_checkpoint,
-    saved_checkpoints,
-    weights_to_start_from,
-)
-from bdm_tf.cluster import Cluster
 from bdm_tf.data.images import Images
-from bdm_tf.errors import UserError
 from bdm_tf.fitted import (
     find_spectrum,
     keep_spectrum,
@@ -28,6 +20,14 @@ from bdm_tf.fitted import (
 )
 from bdm_tf.history import TrainingImages
 from bdm_tf.model import Model, SampleSettings, build_model, build_sample_settings
+from bdm_tf.system.checkpoint_files import (
+    checkpoint_step,
+    find_checkpoint,
+    saved_checkpoints,
+    weights_to_start_from,
+)
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.optimizers import WarmUp, make_optimizer
 from bdm_tf.training.previews import preview_settings

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_uint8
-from bdm_tf.errors import UserError, check_kind
 from bdm_tf.image_grids import without_tensor_float_32
 from bdm_tf.model import Model, SampleSettings
 from bdm_tf.projections import Projection, SpectralClip
 from bdm_tf.replicas import on_replicas
 from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.system.errors import UserError, check_kind
 
 
 def preview_settings(

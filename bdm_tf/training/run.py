@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bdm_tf.checkpoint_files import checkpoint_step
-from bdm_tf.cluster import Cluster
-from bdm_tf.errors import TryAgain, UserError, first_line
+from bdm_tf.system.checkpoint_files import checkpoint_step
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import TryAgain, UserError, first_line
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.signals import StopRequest
 from bdm_tf.training.state import TrainState

@@ -10,15 +10,15 @@ import gin
 
 from bdm_tf import config
 from bdm_tf.data.images import check_source
-from bdm_tf.errors import (
+from bdm_tf.projections import Projection
+from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.system.errors import (
     UserError,
     check_between,
     check_counts,
     check_flags,
     check_seed,
 )
-from bdm_tf.projections import Projection
-from bdm_tf.sampling.sampler import Sampler
 
 _LARGEST_BATCH = 2**20
 _AT_LEAST_ONE = "num_steps steps_per_call keep_checkpoints accumulation_steps"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf import keras_versions
-from bdm_tf.errors import UserError
-from bdm_tf.keras_versions import raw_variables
+from bdm_tf.system import keras_versions
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.keras_versions import raw_variables
 
 TIME_BINS = 10  # of the loss over t, equal parts of [0, 1]
 STEP_RECORD = 2 + 2 * TIME_BINS  # loss, gradient norm, loss sum and count of each bin

@@ -13,7 +13,7 @@ import time
 
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError, first_line
+from bdm_tf.system.errors import TryAgain, UserError, first_line
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _EXAMPLE = (

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.keras_versions import apply_reduced, own_averages
 from bdm_tf.noise import fold_in, normal_rows, uniform
 from bdm_tf.replicas import on_replicas
+from bdm_tf.system.keras_versions import apply_reduced, own_averages
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
 # What a random number is for; with the seed and the step it makes the seed of the draw.

@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.comparison import differences
-from bdm_tf.errors import UserError, first_line
-from bdm_tf.files import sha256, write_atomically
 from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.image_grids import grid, write_grid
-from bdm_tf.paths import check_literal
+from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.files import sha256, write_atomically
+from bdm_tf.system.paths import check_literal
 from bdm_tf.training.claims import check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
 

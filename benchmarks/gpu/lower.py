@@ -21,12 +21,12 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
-from bdm_tf.errors import UserError, exits_on_user_error
-from bdm_tf.files import write_atomically, write_npz
 from bdm_tf.fitted import find_spectrum, keep_spectrum, needs_spectrum, prepare_prior
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.stablehlo.functional import Pure, pure
 from bdm_tf.stablehlo.lowering import lower_pure
+from bdm_tf.system.errors import UserError, exits_on_user_error
+from bdm_tf.system.files import write_atomically, write_npz
 from bdm_tf.tpu_check.steps import make_trainer, sampling_loop, setting, use_defaults
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.keras_versions import state_of
 from bdm_tf.model import Model
 from bdm_tf.noise import fold_in, normal_rows, uniform
 from bdm_tf.stablehlo.functional import Pure, pure, repeated
+from bdm_tf.system.keras_versions import state_of
 from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
 

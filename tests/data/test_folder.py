@@ -14,7 +14,7 @@ from PIL import Image
 
 from bdm_tf.data import FileImages, ImageFolder, training_dataset
 from bdm_tf.data.folder import image_files
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from tests.data.folders import both, fill, in_memory, save, streamed, values
 
 

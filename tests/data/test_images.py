@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bdm_tf.data import FileImages, InMemoryImages, RecordImages
 from bdm_tf.data.images import permuted
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 N, SHAPE = 10, (2, 3, 1)
 ARRAY = np.broadcast_to(np.arange(N, dtype=np.uint8)[:, None, None, None], (N, *SHAPE)).copy()

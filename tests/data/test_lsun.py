@@ -12,9 +12,10 @@ from PIL import Image
 from bdm_tf import config
 from bdm_tf.data import TFDSImages, tfds_source
 from bdm_tf.data.lsun import Lsun
-from bdm_tf.errors import UserError
-from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.job import make_evaluation
+from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.subjects import open_subject
+from bdm_tf.system.errors import UserError
 from bdm_tf.training.strategy import make_strategy
 
 SIZES = [(24, 40), (48, 24), (32, 32), (25, 31), (60, 60), (24, 24), (40, 26)]

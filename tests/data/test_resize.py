@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from bdm_tf.data.resize import checked_size, decode_file, fit, fit_tensor
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 
 def smooth(height, width, channels):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from tests.data.folders import both, fill, in_memory, values
 
 

@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 
 from bdm_tf.data import InMemoryImages, RecordImages, TFDSImages, training_dataset
 from bdm_tf.data.tfds_source import _FORMAT_MODULES, _check_network
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from tests.conftest import run
 
 

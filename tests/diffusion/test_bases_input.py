@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.diffusion.bases import HaarWavelet, Hadamard, MatrixBasis, PixelBasis
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from tests.diffusion.test_bases import COLUMNS, ROW_FREQUENCIES, ROWS
 
 WRONG = {

@@ -6,7 +6,7 @@ import scipy.fft
 import tensorflow as tf
 
 from bdm_tf.diffusion import DCT
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 
 SHAPES = [(2, 8, 8, 1), (3, 12, 7, 3), (2, 64, 64, 3)]
 

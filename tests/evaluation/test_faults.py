@@ -9,8 +9,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation.results import ResultLog, finished
+from bdm_tf.system.errors import UserError
 from tests.conftest import run
 from tests.evaluation.conftest import load, rows, succeeded
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation import features as features_module
 from bdm_tf.evaluation.features import make_features
+from bdm_tf.system.errors import UserError
 
 CHANNELS, CLASSES = 6, 1008
 RANDOM = np.random.default_rng(0)

@@ -8,7 +8,6 @@ import scipy.special
 import scipy.stats
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation import (
     FrechetDistance,
     FrechetFloor,
@@ -21,6 +20,7 @@ from bdm_tf.evaluation.frechet import frechet_distance
 from bdm_tf.evaluation.kernel_distance import kernel_distance
 from bdm_tf.evaluation.precision_recall import precision_recall
 from bdm_tf.evaluation.statistics import GaussianStatistics
+from bdm_tf.system.errors import UserError
 
 
 def rows(count, dimensions, seed, shift=0.0):

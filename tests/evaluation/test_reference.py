@@ -5,13 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from bdm_tf.cluster import Cluster
 from bdm_tf.data import InMemoryImages
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation import PixelFeatures
 from bdm_tf.evaluation import reference as reference_module
 from bdm_tf.evaluation.reference import Reference
-from bdm_tf.files import read_npz, write_npz
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import read_npz, write_npz
 
 TRAIN = np.random.default_rng(0).integers(0, 256, (130, 4, 3, 1)).astype(np.uint8)
 

@@ -16,7 +16,8 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 4
 tf.config.set_logical_device_configuration(cpu, devices)
 from bdm_tf import config
-from bdm_tf.evaluation.job import Paths, make_evaluation
+from bdm_tf.evaluation.job import make_evaluation
+from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.training.strategy import make_strategy
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bdm_tf.errors import UserError
 from bdm_tf.evaluation.stored_images import StoredImages
+from bdm_tf.system.errors import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (30, 8, 8, 1)).astype(np.uint8)
 OTHER_NAMES = ("archive.npy", "ARRAY.NPY")  # the content says what it is

@@ -107,11 +107,11 @@ def test_two_workers_watch_a_run(tmp_path, finished_run, evaluate):
 AGREEMENT = """
 import os, sys
 import numpy as np, tensorflow as tf
-from bdm_tf.errors import UserError
+from bdm_tf.system.errors import UserError
 from bdm_tf.evaluation.store import SampleStore
-from bdm_tf.files import write_npz
+from bdm_tf.system.files import write_npz
 from bdm_tf.replicas import on_replicas
-from bdm_tf.cluster import Cluster
+from bdm_tf.system.cluster import Cluster
 from bdm_tf.training.strategy import make_strategy
 
 strategy = make_strategy("auto")  # which sees TF_CONFIG

@@ -9,10 +9,10 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import DCT
-from bdm_tf.keras_versions import raw_variables
 from bdm_tf.networks import UNet
 from bdm_tf.networks.frequency_unet import FrequencyUNet
 from bdm_tf.objectives import PredictionMSE
+from bdm_tf.system.keras_versions import raw_variables
 from tests import oracle
 from tests.toy_models import draw
 

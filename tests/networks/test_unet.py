@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, exporting, objectives, sampling  # noqa: F401, for gin
-from bdm_tf.errors import UserError
 from bdm_tf.networks import UNet
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
 

@@ -7,7 +7,6 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.noise_schedules import CosineSchedule, GeometricNoise
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictX
 from bdm_tf.sampling import (
     AncestralSampler,
@@ -19,6 +18,7 @@ from bdm_tf.sampling import (
     UniformGrid,
 )
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 from tests import oracle
 from tests.toy_models import blurring, cold, draw, ihdm
 

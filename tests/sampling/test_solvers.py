@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from bdm_tf.angles import angle
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictX
 from bdm_tf.projections import DynamicThreshold, NoProjection, PixelClip, SpectralClip
 from bdm_tf.sampling import (
@@ -20,6 +19,7 @@ from bdm_tf.sampling import (
     PowerGrid,
 )
 from bdm_tf.spectrum import Spectrum
+from bdm_tf.system.errors import UserError
 from tests import oracle
 from tests.toy_models import blurring, cold, ihdm, variance_preserving
 

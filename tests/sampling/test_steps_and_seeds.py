@@ -7,7 +7,6 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.blur_schedules import BlurSchedule
-from bdm_tf.errors import UserError
 from bdm_tf.parametrisations import PredictResidual, PredictStep, PredictX
 from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
 from bdm_tf.sampling import (
@@ -17,6 +16,7 @@ from bdm_tf.sampling import (
     MomentumSampler,
     NaiveSampler,
 )
+from bdm_tf.system.errors import UserError
 from tests.sampling.models import SHAPE, Spied, cold, fitted, ihdm, levels, soft
 
 # --- how many steps -------------------------------------------------------------------------------

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
-from bdm_tf.keras_versions import raw_variables
 from bdm_tf.stablehlo.functional import pure
 from bdm_tf.stablehlo.lowering import Uncompilable, lower
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.training.adam import FusedAdam
 
 X = tf.TensorSpec([8], tf.float32)

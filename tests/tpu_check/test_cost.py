@@ -4,8 +4,8 @@ import keras
 import pytest
 import tensorflow as tf
 
-from bdm_tf.errors import UserError
 from bdm_tf.networks import UNet
+from bdm_tf.system.errors import UserError
 from bdm_tf.tpu_check.cost import cycles, forward_flops
 from bdm_tf.tpu_check.topology import parse_topology
 

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import config, keras_versions
+from bdm_tf import config
 from bdm_tf.comparison import ema_decay
-from bdm_tf.errors import UserError
+from bdm_tf.system import keras_versions
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import (
     optimizers,
     settings,  # noqa: F401, for gin

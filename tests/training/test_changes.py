@@ -10,11 +10,11 @@ from PIL import Image
 
 from bdm_tf import config
 from bdm_tf.data import ImageFolder, InMemoryImages
-from bdm_tf.errors import UserError
 from bdm_tf.exporting import export
 from bdm_tf.history import History, TrainingImages, read_history
 from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.saved_models import model_info
+from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 from bdm_tf.training.workdir import Workdir
 from tests.conftest import metrics, run, train_command

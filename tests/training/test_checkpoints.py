@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf.checkpoint_files import checkpoint_step, find_checkpoint
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
+from bdm_tf.system.errors import TryAgain, UserError
 from bdm_tf.training.checkpoints import Checkpoints
 
 

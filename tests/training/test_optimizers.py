@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.comparison import ema_decay
-from bdm_tf.errors import UserError
-from bdm_tf.keras_versions import raw_variables
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.training import (
     optimizers,
     settings,  # noqa: F401, for gin

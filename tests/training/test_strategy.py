@@ -7,8 +7,8 @@ import threading
 import pytest
 import tensorflow as tf
 
-from bdm_tf.cluster import Cluster
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.system.cluster import Cluster
+from bdm_tf.system.errors import TryAgain, UserError
 from bdm_tf.training import strategy
 from bdm_tf.training.strategy import describe, make_strategy
 from tests.workers import free_ports

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
-from bdm_tf.errors import TryAgain, UserError
+from bdm_tf.system.errors import TryAgain, UserError
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.workdir import Workdir
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import keras_versions
+from bdm_tf.system import keras_versions
 
 LEGACY = keras.__version__.startswith("2.")
 KINDS = ["Adam", "SGD", "legacy.Adam", "legacy.SGD"] if LEGACY else ["Adam", "SGD"]

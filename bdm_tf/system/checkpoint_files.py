@@ -7,8 +7,8 @@ import re
 
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, is_whole
-from bdm_tf.paths import check_literal
+from bdm_tf.system.errors import UserError, is_whole
+from bdm_tf.system.paths import check_literal
 
 KEPT, _BEST = "kept", "best"  # folders beside the newest
 WAS_SAVED = ".saved"  # in a workdir: that a checkpoint was whole there once

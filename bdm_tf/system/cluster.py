@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import TryAgain, UserError, first_line
+from bdm_tf.system.errors import TryAgain, UserError, first_line
 
 Result = TypeVar("Result")
 _CHUNK = 2**17  # of int64, in which longer messages travel: one graph serves all lengths

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from bdm_tf.locks import locked
+from bdm_tf.system.locks import locked
 
 
 def test_one_holds_a_lock_until_it_closes_it(tmp_path):

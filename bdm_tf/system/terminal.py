@@ -12,7 +12,7 @@ from functools import partial
 
 from absl import app, flags, logging
 
-from bdm_tf.interrupts import end_at_once
+from bdm_tf.system.interrupts import end_at_once
 
 # Lines that TensorFlow begins with, and that TF_CPP_MIN_LOG_LEVEL does not turn off.
 _CHATTER = (

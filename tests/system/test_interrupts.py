@@ -60,7 +60,7 @@ def test_sigterm_ends_imports(tmp_path):
 
 CLEANING = """
 import os, signal
-from bdm_tf.interrupts import cleaning_up, end_at_once
+from bdm_tf.system.interrupts import cleaning_up, end_at_once
 end_at_once()
 try:
     with cleaning_up():
@@ -71,7 +71,7 @@ os.kill(os.getpid(), signal.SIGINT)
 """
 IGNORING = """
 import os, signal
-from bdm_tf.interrupts import end_at_once
+from bdm_tf.system.interrupts import end_at_once
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 end_at_once()
 os.kill(os.getpid(), signal.SIGINT)
@@ -87,7 +87,8 @@ def test_what_is_half_written_is_removed_and_what_is_ignored_stays_so(script, st
 @pytest.mark.parametrize("end", ["pass", "os.abort()", "raise KeyError('why')"])
 def test_tensorflows_first_lines_are_left_out_and_all_else_is_shown(end):
     code = (
-        "import os\nfrom bdm_tf.terminal import _without_chatter\n\nwith _without_chatter():\n"
+        "import os\nfrom bdm_tf.system.terminal import _without_chatter\n"
+        "with _without_chatter():\n"
         f"    os.write(2, b'I0000 00:00 on another CPU\\nof use\\n')\n    {end}\n"
         "os.write(2, b'I0000 later\\n')\n"
     )

@@ -7,7 +7,7 @@ import sys
 
 from absl import flags
 
-from bdm_tf.errors import UserError, no_file_system
+from bdm_tf.system.errors import UserError, no_file_system
 
 flags.disclaim_key_flags()  # what is defined here is the caller's, and so in its --help
 _PATTERN = "*?[]\\"

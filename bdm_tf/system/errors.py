@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from bdm_tf.terminal import use_lasting_streams
+from bdm_tf.system.terminal import use_lasting_streams
 
 # AutoGraph's own error around one that was raised while a graph was built.
 _IN_A_GRAPH = re.compile(r"in user code:.*\n\s*UserError: (.*)", re.DOTALL)

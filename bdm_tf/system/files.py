@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.errors import UserError, first_line
+from bdm_tf.system.errors import UserError, first_line
 
 
 def make_parent(path: str | None) -> None:

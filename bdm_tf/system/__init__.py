@@ -1,0 +1,1 @@
+"""What files and processes need: errors, paths, locks, checkpoints, signals, workers."""
