@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import gin
-from absl import logging
 
 from bdm_tf.system.errors import UserError, first_line
 
@@ -50,8 +50,6 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
     for file in files:
         _check_encoding(os.path.expanduser(file))
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.FATAL)  # gin reports each path it tries as an error
     for path in (_HOME, os.path.join(_HOME, "gin")):
         gin.add_config_file_search_path(path)
     files = [os.path.expanduser(file) for file in files]
@@ -63,7 +61,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     prefixes = gin.config._LOCATION_PREFIXES
     prefixes.sort(key=lambda prefix: prefix == "")
     try:
-        with gin.unlock_config():
+        with _without_logging(), gin.unlock_config():
             gin.parse_config_files_and_bindings(files, parameters)
     except RecursionError as error:
         raise UserError(f"{', '.join(files)}: gin files include each other in a circle") from error
@@ -71,9 +69,18 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
         added = "".join(hint(str(error)) for hint in (_hint, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
-    finally:
-        logging.set_verbosity(verbosity)
     _check_owners(parameters)
+
+
+@contextlib.contextmanager
+def _without_logging() -> Iterator[None]:
+    """gin reports each path that it tries as an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _can_be_read(binding: str) -> bool:

@@ -27,6 +27,11 @@ def lines(*changes, old=RUN):
     return [str(difference) for difference in differences(old, new)]
 
 
+def test_reading_gin_files_says_nothing_of_the_paths_that_were_tried(caplog):
+    config.parse(["gin/digits.gin"], [])
+    assert caplog.records == []
+
+
 def test_what_is_learnt_must_be_the_same():
     assert lines() == []
     assert lines(("seed = 0", "seed = 1")) == ["train.seed: 0 there, 1 here"]

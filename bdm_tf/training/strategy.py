@@ -72,7 +72,10 @@ def describe(strategy: tf.distribute.Strategy) -> str:
         topology = strategy.extended._topology  # what initialize_tpu_system found; no public name
         mesh = "x".join(str(n) for n in topology.mesh_shape)
         return f"TPU: {replicas} cores in a {mesh} mesh, {topology.num_tasks} host(s)"
-    devices = [device.rpartition("/device:")[2] for device in strategy.extended.worker_devices]
+    try:
+        devices = [device.rpartition("/device:")[2] for device in strategy.extended.worker_devices]
+    except RuntimeError:  # what tf.distribute.get_strategy() gives has none of its own
+        devices = ["TensorFlow's default device"]
     workers = ""
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         workers = f", {_num_workers()} worker(s)"

@@ -57,6 +57,10 @@ def test_one_device_is_one_worker(monkeypatch):
     assert describe(make_strategy("one_device")) == "1 replica(s), here CPU:0"
 
 
+def test_tensorflows_default_strategy_is_described():
+    assert describe(tf.distribute.get_strategy()).startswith("1 replica(s), here TensorFlow's")
+
+
 @pytest.mark.parametrize("given, found", [("flag", "flag"), (None, "of-the-environment")])
 def test_the_tpu_of_the_environment_is_taken_and_its_error_is_one_line(given, found, monkeypatch):
     monkeypatch.setenv("TPU_NAME", "of-the-environment")
