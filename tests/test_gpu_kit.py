@@ -16,7 +16,7 @@ from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.fitted import load_spectrum
 from bdm_tf.model import build_model
-from bdm_tf.tpu_check.steps import make_trainer, setting, use_defaults
+from bdm_tf.stablehlo.steps import make_trainer, setting, use_defaults
 from benchmarks.gpu import packing, programs
 from tests.conftest import ROOT, TINY, run, run_afresh
 

@@ -13,10 +13,10 @@ import time
 import tensorflow as tf
 
 from bdm_tf.stablehlo.lowering import Module, Problem, Uncompilable, lower, lowered_for
+from bdm_tf.stablehlo.steps import build, setting, use_defaults
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_writable, write_atomically
 from bdm_tf.tpu_check.cost import cycles, forward_flops
-from bdm_tf.tpu_check.steps import build, setting, use_defaults
 from bdm_tf.tpu_check.topology import Topology
 
 # As libtpu 0.0.30 says it, and 0.0.52.

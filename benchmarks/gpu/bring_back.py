@@ -22,9 +22,9 @@ from bdm_tf.exporting import finish_run
 from bdm_tf.fitted import keep_spectrum, load_spectrum, prepare_prior
 from bdm_tf.image_grids import write_grid
 from bdm_tf.model import build_model
+from bdm_tf.stablehlo.steps import make_trainer, setting
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz
-from bdm_tf.tpu_check.steps import make_trainer, setting
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.workdir import Workdir
 

@@ -25,9 +25,9 @@ from bdm_tf.fitted import find_spectrum, keep_spectrum, needs_spectrum, prepare_
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.stablehlo.functional import Pure, pure
 from bdm_tf.stablehlo.lowering import lower_pure
+from bdm_tf.stablehlo.steps import make_trainer, sampling_loop, setting, use_defaults
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import write_atomically, write_npz
-from bdm_tf.tpu_check.steps import make_trainer, sampling_loop, setting, use_defaults
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, _ROOT)

@@ -8,8 +8,8 @@ import pytest
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.stablehlo.lowering import Module
+from bdm_tf.stablehlo.steps import use_defaults
 from bdm_tf.tpu_check import job
-from bdm_tf.tpu_check.steps import use_defaults
 from bdm_tf.tpu_check.topology import CHIPS, parse_topology
 from tests.conftest import ROOT, TINY
 from tests.tpu_check.test_cost import HLO
