@@ -11,6 +11,8 @@ from bdm_tf.diffusion.process import BlurringProcess
 class DiffusionLayer(keras.layers.Layer):
     """Draws z_t ~ q(z_t | x) (Eq. 24), in float32 under every dtype policy.
 
+    It is for Keras models of one's own; training here calls `BlurringProcess.diffuse` itself.
+
     `autocast=False` keeps Keras from rounding images, times and noise to bfloat16 or float16:
     cosine transforms exist in float32 and float64 only, and t needs all its digits.
 

@@ -134,9 +134,10 @@ class BlurringProcess:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """q(u_s | u_t, x) = N(coeff_u_t u_t + coeff_u_x u_x, sigma2_denoise) (Eq. 17, 18).
 
-        With r = SNR_t / SNR_s per frequency, Eq. 18 becomes `sigma2_denoise = sigma_s^2 (1 - r)`,
-        `coeff_u_x = alpha_s (1 - r)` and `coeff_u_t = alpha_ts sigma_s^2 / sigma_t^2 = sqrt(r)
-        sigma_s / sigma_t`, where nothing cancels once `1 - r` is an `expm1`.
+        With `u_x = (u_t - sigma_t u_eps) / alpha_t` it is Eq. 23. Let r = SNR_t / SNR_s for each
+        frequency. Then `sigma2_ts = sigma_t^2 (1 - r)`, and Eq. 18 is `sigma2_denoise = sigma_s^2
+        (1 - r)`, `coeff_u_x = alpha_s (1 - r)` and `coeff_u_t = alpha_ts sigma_s^2 / sigma_t^2 =
+        sqrt(r) sigma_s / sigma_t`, where nothing cancels once `1 - r` is an `expm1`.
 
         Args:
             s: times `[B]` in [0, 1), below `t`.
@@ -204,7 +205,7 @@ class BlurringProcess:
             raise UserError("without noise (sigma_t = 0) there are no such distributions")
 
     def _appendix_coefficients(self, s, t):
-        """Appendix A.1 to the letter; its second term multiplies u_t - sigma_t u_eps."""
+        """A.1 to the letter; its second term multiplies u_t - sigma_t u_eps = alpha_t u_x."""
         delta = self._delta
         alpha_t, sigma_t = self.alpha_sigma(t)
         alpha_s, sigma_s = self.alpha_sigma(s)
