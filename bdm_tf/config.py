@@ -144,8 +144,10 @@ def _hint(message: str) -> str:
     nobody = re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message)
     if nobody:
         names = [n.rpartition(".")[2] for n in gin.config._REGISTRY._selector_map]
-        near = difflib.get_close_matches(nobody[1].rpartition(".")[2], names, n=1)
-        return f"\nDid you mean {near[0]}?" if near else ""
+        near = difflib.get_close_matches(nobody[1].rpartition(".")[2], names, n=1, cutoff=0.7)
+        if near:
+            return f"\nDid you mean {near[0]}?"
+        return "\nA class of one's own needs @gin.register, its module an import in a gin file."
     unknown = re.search(r"Configurable '(.*?)' doesn't have a parameter named '(.*?)'", message)
     if not unknown:
         return ""

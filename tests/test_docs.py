@@ -27,8 +27,15 @@ EXAMPLES = {
 }
 
 
+def own_parts(folder):
+    """Writes `my_parts.py` as docs/extend.md has it, class by class."""
+    parts = [code for code in blocks("docs/extend.md", "python") if "@gin.register" in code]
+    (folder / "my_parts.py").write_text("\n\n".join(parts))
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_python_examples_run_as_they_stand(name, tmp_path, finished_run):
+    own_parts(tmp_path)
     os.makedirs(tmp_path / "runs")
     os.symlink(finished_run, tmp_path / "runs" / "digits")
     result = subprocess.run(
@@ -67,11 +74,10 @@ def test_pages_that_are_named_exist(page):
 
 
 def test_own_parts_are_found_again_by_other_commands(tmp_path, digits_dir):
-    _, *parts = blocks("docs/extend.md", "python")
-    (tmp_path / "my_parts.py").write_text("\n\n".join(parts))
+    own_parts(tmp_path)
     (tmp_path / "my.gin").write_text(
         "import my_parts\nModel.network = @ConvNet\nBlurringProcess.noise = @LinearLogSNR()\n"
-        "BlurringProcess.basis = @Hartley()\n"
+        "BlurringProcess.basis = @Hartley()\nsample.sampler = @Renoise()\n"
     )
     workdir = tmp_path / "run"
     found = {**os.environ, "PYTHONPATH": str(tmp_path)}

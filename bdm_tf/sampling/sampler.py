@@ -105,15 +105,8 @@ class Sampler(abc.ABC):
         def step(k, z_t, memory):
             t, s = tf.unstack(self._times(denoiser, tf.stack([k, k - 1]), num_steps))
             noise = normal(seeds, num_steps + 1 - k, image_shape)
-            u_s, memory = self.step(
-                denoiser,
-                z_t,
-                t=t,
-                s=s,
-                noise=noise,
-                is_last=k == 1,
-                memory=memory,
-            )
+            given = {"t": t, "s": s, "noise": noise, "is_last": k == 1, "memory": memory}
+            u_s, memory = self._checked_step(denoiser, z_t, given)
             return k - 1, process.basis.to_pixel(u_s), memory
 
         z = tf.ensure_shape(denoiser.prior.draw(process, seeds, image_shape), shape)
@@ -121,6 +114,41 @@ class Sampler(abc.ABC):
             lambda k, *_: k > 0, step, [num_steps, z, self.memory(shape)], parallel_iterations=1
         )
         return x
+
+    def try_step(self, denoiser: Denoiser) -> None:
+        """Builds the graph of a step, so that what is wrong with it shows before training."""
+        shape = (1, *denoiser.process.image_shape)
+
+        def step(z_t, number, is_last):
+            memory = self.memory(shape)
+            given = {"t": number, "s": number, "noise": z_t, "is_last": is_last, "memory": memory}
+            return self._checked_step(denoiser, z_t, given)
+
+        specs = [tf.TensorSpec(shape), tf.TensorSpec([]), tf.TensorSpec([], tf.bool)]
+        tf.function(step, autograph=False).get_concrete_function(*specs)
+
+    def _checked_step(self, denoiser: Denoiser, z_t: tf.Tensor, given: dict):
+        """`step`, which may be a user's own.
+
+        Raises:
+            UserError: it does not return what it must.
+        """
+        name, found = type(self).__name__, self.step(denoiser, z_t, **given)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise UserError(
+                f"{name}.step must return (u_s, memory), with the memory that it was given if it "
+                "needs none"
+            )
+        u_s, memory = found
+        if not z_t.shape.is_compatible_with(u_s.shape):
+            raise UserError(f"{name}.step must return u_s of shape {z_t.shape}, not {u_s.shape}")
+        kinds = [[(v.shape, v.dtype) for v in values] for values in (memory, given["memory"])]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"{name}.step must return a memory like that which {name}.memory begins with: "
+                f"{len(kinds[1])} tensors of the same shapes"
+            )
+        return u_s, memory
 
     def allowed_steps(self, process) -> tuple[int, int | None]:
         """The fewest and the most steps that the sampler takes; None for any number."""
@@ -145,6 +173,8 @@ class Sampler(abc.ABC):
             num_steps: T, or None if it is not known yet.
             name: the parameter that it came from.
         """
+        if not hasattr(self, "grid"):
+            raise UserError(f"{type(self).__name__}.__init__ must call super().__init__(grid)")
         self.check_model(denoiser)
         self.grid.check(denoiser.process)
         self._check_num_steps(denoiser.process, num_steps, name)

@@ -26,6 +26,7 @@ from bdm_tf.training.preparation import (
     measure_spectrum_if_needed,
     open_checkpoints,
     restore,
+    try_own_samplers,
 )
 from bdm_tf.training.previews import previewer
 from bdm_tf.training.run import Cadences, Run
@@ -87,6 +88,7 @@ def train(
         first_weights = initialise(parts, files, cluster, settings.init_from)
         claim(files, cluster, images, allow_changes)
     keep_what_was_measured(parts, files, cluster, batches)
+    try_own_samplers(parts)
     checkpoints = open_checkpoints(settings, parts.state, files, cluster)
     start = restore(files, checkpoints, parts.state, cluster, settings.num_steps)
     if cluster.is_chief:

@@ -142,6 +142,13 @@ def keep_what_was_measured(
             load_spectrum(parts.model, files.path)
 
 
+def try_own_samplers(parts: Parts) -> None:
+    """Builds a step of samplers that are a user's own: the first samples may be hours away."""
+    for sampler in (parts.samples.sampler, parts.previews.sampler):
+        if not type(sampler).__module__.startswith("bdm_tf."):
+            sampler.try_step(parts.model.denoiser())
+
+
 def open_checkpoints(
     settings: TrainingSettings, state: TrainState, files: Workdir, cluster: Cluster
 ) -> Checkpoints:
