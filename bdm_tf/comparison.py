@@ -168,3 +168,18 @@ def check_unchanged(trained_with: dict[str, str]) -> None:
             "a model stays what it was trained as; only how it is sampled can be chosen now (see "
             f"gin/sampling):\n  {lines}"
         )
+
+
+def check_same_data(before: dict[str, str]) -> None:
+    """Raises a `UserError` if gin's configuration names other training images than `before`."""
+    after = bound_parameters()
+    source = before.get("train.data", "")
+    owners = {"train.data", *made_for(source, before)}
+    changed = [
+        f"{name}: {value} in training, {after[name]} here"
+        for name, value in before.items()
+        if (name == "train.data" or owner_of(name) in owners) and after.get(name, value) != value
+    ]
+    if changed:
+        lines = "\n  ".join(changed)
+        raise UserError(f"the training images are what they were, and noted so:\n  {lines}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import inspect
 import logging
 import os
 import re
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gin
 
+from bdm_tf.gin_messages import about_a_lack, hint_at
 from bdm_tf.system.errors import UserError, first_line
 
 # gin/ is in this package where that was installed, beside it in a checkout.
@@ -66,7 +65,7 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     except RecursionError as error:
         raise UserError(f"{', '.join(files)}: gin files include each other in a circle") from error
     except (OSError, ImportError, *_REFUSALS) as error:
-        added = "".join(hint(str(error)) for hint in (_hint, *hints))
+        added = "".join(hint(str(error)) for hint in (hint_at, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
     _check_owners(parameters)
@@ -132,32 +131,6 @@ def _check_owners(given: Sequence[str]) -> None:
             )
 
 
-def _hint(message: str) -> str:
-    """What to add to gin's message about a parameter that there is not, or a value that is none."""
-    if "malformed node" in message:
-        return (
-            "\nA value is a number, text in quotes, a list of these, or what a class makes, with "
-            "an @: train.optimizer = @keras.optimizers.AdamW()"
-        )
-    if "No module named" in message:
-        return "\nPut the folder that it is in on PYTHONPATH."
-    nobody = re.search(r"No configurable matching (?:reference )?'@?([\w./]+)", message)
-    if nobody:
-        names = [n.rpartition(".")[2] for n in gin.config._REGISTRY._selector_map]
-        near = difflib.get_close_matches(nobody[1].rpartition(".")[2], names, n=1, cutoff=0.7)
-        if near:
-            return f"\nDid you mean {near[0]}?"
-        return "\nA class of one's own needs @gin.register, its module an import in a gin file."
-    unknown = re.search(r"Configurable '(.*?)' doesn't have a parameter named '(.*?)'", message)
-    if not unknown:
-        return ""
-    owner = gin.get_configurable(unknown[1])
-    called = owner.__init__ if inspect.isclass(owner) else owner
-    known = [name for name in inspect.signature(called).parameters if name != "self"]
-    near = difflib.get_close_matches(unknown[2], known, n=1)
-    return f"\nDid you mean {near[0]}?" if near else f"\nIt has {', '.join(known)}."
-
-
 def parse_text(text: str, skip_unknown: bool = False) -> None:
     """Replaces gin's global configuration by `text`, for instance the config.gin of a workdir.
 
@@ -187,7 +160,7 @@ def import_modules(text: str) -> None:
                 with gin.unlock_config():
                     gin.parse_config(line)
             except (ImportError, *_REFUSALS) as error:
-                reason = f"{first_line(error)}{_hint(str(error))}"
+                reason = f"{first_line(error)}{hint_at(str(error))}"
                 raise UserError(f'"{line}" fails: {reason}') from error
 
 
@@ -234,6 +207,10 @@ def call(configurable: Callable, *arguments, **named):
     except RecursionError as error:
         if circle := _circle():
             raise UserError(f"{' and '.join(circle)}: what is made must not need itself") from error
+        raise
+    except TypeError as error:
+        if message := about_a_lack(str(error)):
+            raise UserError(message) from error
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -86,6 +86,17 @@ def _check_flags(argv: list[str]) -> None:
         check_seed("--seed", _SEED.value)
     if _SAVE_SAMPLES.value and not _SAVE_SAMPLES.value.endswith(".npz"):
         raise UserError(f"--save_samples={_SAVE_SAMPLES.value} must end in .npz")
+    for output in (_OUTPUT, _SAVE_SAMPLES):
+        for given in (_IMAGES, _TRAIN_STATISTICS, _EVAL_STATISTICS, _FEATURES):
+            if output.value and given.value and _same(output.value, given.value):
+                raise UserError(
+                    f"--{output.name}={output.value} is --{given.name}, too: it would be replaced; "
+                    "give another name"
+                )
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 @exits_on_user_error

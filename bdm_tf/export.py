@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
 
     load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config
-    from bdm_tf.comparison import warn_of_no_effect
+    from bdm_tf.comparison import check_same_data, warn_of_no_effect
     from bdm_tf.exporting import check_free, export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin
@@ -35,7 +35,9 @@ def main(argv: list[str]) -> None:
     check_free(_EXPORT_DIR.value, _OVERWRITE.value)
 
     def choose() -> None:
+        before = config.bound_parameters()
         config.overlay(_GIN_FILE.value, _GIN_PARAM.value)
+        check_same_data(before)
         warn_of_no_effect(_GIN_PARAM.value)
 
     model, step = load_model(_WORKDIR.value, _STEP.value, choose)

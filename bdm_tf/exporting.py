@@ -19,8 +19,8 @@ from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
 from bdm_tf.saved_models import INFO, model_info
-from bdm_tf.system.errors import UserError, check_counts, first_line
-from bdm_tf.system.files import remove_folder, rename_folder
+from bdm_tf.system.errors import UserError, check_counts
+from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
 from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.system.paths import check_literal
 
@@ -167,15 +167,15 @@ def export_saved_model(
         if tf.io.gfile.exists(export_dir):
             remove_folder(export_dir)
         rename_folder(partial, export_dir)
-    except (OSError, tf.errors.OpError) as error:
+    except Exception as error:
         with contextlib.suppress(OSError, tf.errors.OpError):
             remove_folder(partial)
-        way_out = "make room, and the same command goes on"
+        if not isinstance(error, (OSError, tf.errors.OpError)):
+            raise
+        reason = why_not_written(error)
         if isinstance(error, tf.errors.NotFoundError):
-            way_out = "it was removed meanwhile, as by another export to the same folder"
-        raise UserError(
-            f"the SavedModel cannot be written to {export_dir}: {first_line(error)}; {way_out}"
-        ) from error
+            reason = "it was removed meanwhile, as by another export to the same folder"
+        raise UserError(f"the SavedModel cannot be written to {export_dir}: {reason}") from error
 
 
 def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:

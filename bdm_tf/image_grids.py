@@ -15,6 +15,7 @@ from tqdm import tqdm
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_replaces, check_writable, write_atomically, write_npz, writing
+from bdm_tf.system.interrupts import interruptible
 
 
 def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np.ndarray:
@@ -73,10 +74,11 @@ def sample_to_file(
     configured = info["config"].get("export_saved_model.chunk_size", 16)
     chunk_size = int(info.get("chunk_size", configured))
     with without_tensor_float_32(), tqdm(total=num_images, unit="img", delay=2) as bar:
-        while bar.n < num_images:  # signals are heard between calls
+        while bar.n < num_images:
             start = first + bar.n
             count = min(chunk_size - start % chunk_size, num_images - bar.n)
-            images[bar.n : bar.n + count] = model.sample(
+            images[bar.n : bar.n + count] = interruptible(
+                model.sample,
                 seed=tf.constant([0, seed]),
                 num_images=tf.constant(count),
                 num_steps=tf.constant(num_steps),

@@ -22,9 +22,8 @@ from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.spectrum import Spectrum, needed
-from bdm_tf.system.checkpoint_files import BrokenCheckpoint, checkpoint_step, find_checkpoint
+from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.system.errors import (
-    TryAgain,
     UserError,
     check_flags,
     check_image_shape,
@@ -33,8 +32,8 @@ from bdm_tf.system.errors import (
     first_line,
     is_whole,
 )
-from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.system.paths import check_literal
+from bdm_tf.weights import restore_average
 
 
 @gin.register
@@ -247,29 +246,6 @@ def _damaged(path: str, error: Exception) -> UserError:
         f"{path} is damaged: {first_line(error)}; move it away, and the training command, given "
         "again, writes it anew"
     )
-
-
-def restore_average(model: Model, checkpoint: str) -> None:
-    """Gives a model the averaged weights of a checkpoint.
-
-    Raises:
-        BrokenCheckpoint: it cannot be read, or is another model's.
-        TryAgain: it was deleted.
-    """
-    weights = raw_variables(model.ema_network.trainable_variables)
-    saved = tf.train.Checkpoint(ema_weights=weights)
-    try:
-        saved.restore(checkpoint).expect_partial().assert_existing_objects_matched()
-    except (tf.errors.OpError, LookupError, ValueError, AssertionError, OSError) as error:
-        if not tf.io.gfile.exists(f"{checkpoint}.index"):
-            raise TryAgain(
-                f"{checkpoint} was deleted before it was read, as by training, which keeps the "
-                "newest; the same command takes the newest of now"
-            ) from error
-        reason = first_line(error)
-        raise BrokenCheckpoint(
-            f"{checkpoint} cannot be read: {reason}; give another --step"
-        ) from error
 
 
 def load_model(

@@ -143,7 +143,7 @@ def test_a_stream_that_nobody_reads_swallows_what_is_written():
     assert LastingStream(None).write("nowhere") == 7
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
 def test_what_ends_a_job_is_heard(name):
     number = getattr(signal, name)
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup

@@ -108,7 +108,9 @@ class ImageFolder:
             evaluation = self._images(held_out, on_corrupt_image, split)
         if beside := _beside(data_dir, folders, used):
             print(f"{data_dir}: left out beside the splits: {some_of(beside)}", flush=True)
-        return self._images(used[0], on_corrupt_image, "train"), evaluation
+        train_images = self._images(used[0], on_corrupt_image, "train")
+        _warn_of_copies(train_images, evaluation, held_out if name else "")
+        return train_images, evaluation
 
     def _images(self, folder: str, on_corrupt_image: str, split: str | None) -> Images:
         """The images below a folder; None for the split is all there are."""
@@ -125,7 +127,8 @@ class ImageFolder:
         if not is_split:
             check_no_splits(folder, paths)
         found = f"; left out: {beside}" if beside else ""
-        print(f"{folder}: {len(paths)} images{found}", flush=True)
+        inside = "" if is_split else _folders_of(folder, paths)
+        print(f"{folder}: {len(paths)} images{inside}{found}", flush=True)
         shape = (*self._size, self._channels)
         skip = on_corrupt_image == "skip"
         if len(paths) * float(np.prod(shape)) > self._max_bytes:
@@ -199,6 +202,27 @@ def _beside(data_dir: str, folders: list[str], used: list[str]) -> list[str]:
     others = [f for f in folders if not any(_overlap(os.path.join(data_dir, f), u) for u in used)]
     files = [f for f in _listed(data_dir) if f.lower().endswith(EXTENSIONS) and not _hidden(f)]
     return [*(f"{folder}/" for folder in others), *files]
+
+
+def _folders_of(folder: str, paths: list[str]) -> str:
+    """The folders directly below one that images are in, in words: they may be meant as splits."""
+    below = sorted({path[len(folder) :].strip("/").split("/")[0] for path in paths} - {""})
+    below = [name for name in below if tf.io.gfile.isdir(os.path.join(folder, name))]
+    return f", all trained on, of {len(below)} folders: {some_of(below)}" if below else ""
+
+
+def _warn_of_copies(train: Images, held_out: Images | None, folder: str) -> None:
+    """Warns of evaluation images that are trained on, where both are in memory."""
+    if not isinstance(train, InMemoryImages) or not isinstance(held_out, InMemoryImages):
+        return
+    both = held_out.num_in(train)
+    if both:
+        logging.warning(
+            "%d of the %d images of %s are, pixel for pixel, training images too",
+            both,
+            held_out.num_images,
+            folder,
+        )
 
 
 def _check_apart(train: str, held_out: str) -> None:

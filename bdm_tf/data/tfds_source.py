@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import re
 
 import gin
 import numpy as np
@@ -51,6 +52,11 @@ class TFDSImages:
         max_memory_gb: float = 4.0,
     ):
         check_text("TFDSImages", name=name, train_split=train_split, image_key=image_key)
+        if not re.fullmatch(r"\w[\w.+:/*-]*", name) or ".." in name:
+            raise UserError(
+                f"TFDSImages.name={name!r} is no name of a data set, such as 'cifar10' or "
+                "'lsun/church_outdoor'"
+            )
         if eval_split is not None:
             check_text("TFDSImages", eval_split=eval_split)
         check_between("TFDSImages.max_memory_gb", max_memory_gb, 0)

@@ -237,6 +237,8 @@ class Reference:
             raise UserError(f"{path}: mu {mu.shape} and sigma {sigma.shape} do not fit together")
         if not (np.isfinite(mu).all() and np.isfinite(sigma).all()):
             raise UserError(f"{path}: mu or sigma is not finite")
+        if not np.allclose(sigma, sigma.T, rtol=1e-3, atol=1e-3 * np.abs(sigma).max()):
+            raise UserError(f"{path}: sigma is not symmetric, so it is no covariance")
         if (np.diag(sigma) < 0).any():
             raise UserError(f"{path}: sigma has negative variances, so it is no covariance")
         dimensions = self._dimensions()

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.files import write_atomically, writing
+from bdm_tf.system.files import why_not_written, write_atomically, writing
 
 # What may differ between two measurements of the same thing; the images' hash says what they are.
 _CIRCUMSTANCES = ("wall_seconds", "finished_at", "versions", "device", "replicas")
@@ -68,7 +68,8 @@ def write_results(path: str, results: dict) -> None:
     try:
         write_atomically(path, json.dumps(results, indent=2) + "\n")
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"--output={path} cannot be written: {error}") from error
+        reason = why_not_written(error)
+        raise UserError(f"--output={path} cannot be written: {reason}") from error
 
 
 class ResultLog:
@@ -99,6 +100,8 @@ class ResultLog:
     def _read(self) -> list[dict]:
         if not tf.io.gfile.exists(self._path):
             return []
+        if tf.io.gfile.isdir(self._path):
+            raise UserError(f"{self._path} is a folder, where results go: move it away")
         with tf.io.gfile.GFile(self._path, "rb") as file:
             lines = file.read().splitlines()
         return [_row(self._path, i + 1, line) for i, line in enumerate(lines)]

@@ -24,7 +24,6 @@ from bdm_tf.model import (
     Model,
     build_model,
     build_sample_settings,
-    restore_average,
     use_config,
 )
 from bdm_tf.replicas import on_replicas
@@ -32,6 +31,7 @@ from bdm_tf.saved_models import check_steps, load_saved_model, model_info, use_s
 from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import UserError
+from bdm_tf.weights import restore_average
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
 _NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder", "sample")

@@ -19,7 +19,7 @@ from bdm_tf.system.checkpoint_files import (
     saved_checkpoints,
 )
 from bdm_tf.system.errors import TryAgain, UserError, first_line
-from bdm_tf.system.files import writing
+from bdm_tf.system.files import why_not_written, writing
 
 
 def wait_for_run(workdir: str, poll_seconds: float = 2.0) -> None:
@@ -53,7 +53,9 @@ def watch(
     cluster = evaluation.cluster
     summaries = None
     if cluster.is_chief:
-        summaries = tf.summary.create_file_writer(os.path.join(workdir, "logs", "evaluation"))
+        logs = os.path.join(workdir, "logs", "evaluation")
+        with writing(logs):
+            summaries = tf.summary.create_file_writer(logs)
     lost: set[int] = set()
 
     def scored() -> set[int]:
@@ -121,8 +123,7 @@ def _copy_to_best(checkpoint: str) -> None:
         if not tf.io.gfile.exists(f"{checkpoint}.index"):
             raise
         raise UserError(
-            f"{checkpoint} cannot be copied to checkpoints/best: {error}; make room, and the same "
-            "command goes on"
+            f"{checkpoint} cannot be copied to checkpoints/best: {why_not_written(error)}"
         ) from error
 
 

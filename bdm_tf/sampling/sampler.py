@@ -188,8 +188,10 @@ class Sampler(abc.ABC):
 
     def _check_num_steps(self, process, num_steps: int | None, name: str) -> None:
         fewest, most = self.allowed_steps(process)
-        if num_steps is not None and not is_whole(num_steps):
-            raise UserError(f"{name}={num_steps!r} must be a whole number, at least {fewest}")
+        if num_steps is not None and not (is_whole(num_steps) and num_steps < 2**31):
+            raise UserError(
+                f"{name}={num_steps!r} must be a whole number, at least {fewest}, below 2^31"
+            )
         if num_steps is not None and not fewest <= num_steps <= (most or num_steps):
             raise UserError(
                 f"{name}={num_steps} does not go with {type(self).__name__} and this model, "

@@ -42,7 +42,7 @@ def first_line(error: Exception) -> str:
     if unknown:
         return no_file_system(unknown[1])
     text = re.sub(r"^\{\{.*?\}\} ?", "", str(error).strip()) or type(error).__name__
-    return re.sub(r" *\[Op:\w+\]( name:.*)?$", "", text.splitlines()[0])[:300]
+    return re.sub(r" *\[Op:\w+\]( name:.*)?$", "", text.splitlines()[0])[:1000]
 
 
 def no_file_system(scheme: str) -> str:

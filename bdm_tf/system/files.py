@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.system.errors import UserError, first_line
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_LONGEST_NAME = 255  # bytes
+_BEGINNINGS = {".png": b"\x89PNG", ".pdf": b"%PDF"}
 
 
 def make_parent(path: str | None) -> None:
@@ -34,17 +40,31 @@ def check_writable(path: str | None) -> None:
     """Finds out whether a file can be written, before there is anything to write.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or what is there is of another kind than its name says.
     """
     if not path:
         return
     make_parent(path)
     if tf.io.gfile.isdir(path):
         raise UserError(f"{path} is a folder: give the name of a file")
+    if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(f"{path} is a pipe or a device: give the name of a file")
+    _check_kind(path)
     with writing(path):
-        mine = f"{path}.{os.getpid()}"  # another process may be looking, or writing, too
+        mine = _beside(_led_to(path), f"{os.getpid()}.partial")  # others may be looking, too
         write_atomically(mine, "")
         tf.io.gfile.remove(mine)
+
+
+def _check_kind(path: str) -> None:
+    """Raises a `UserError` if a picture would replace what is no picture of its kind."""
+    start = _BEGINNINGS.get(os.path.splitext(path)[1].lower())
+    if start is None or not tf.io.gfile.exists(path):
+        return
+    with tf.io.gfile.GFile(path, "rb") as file:
+        there = file.read(len(start))
+    if there not in (b"", start):
+        raise UserError(f"{path} holds something else: it is not replaced; give another name")
 
 
 def check_replaces(path: str | None, arrays: Sequence[str]) -> None:
@@ -72,10 +92,22 @@ def writing(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"{path} cannot be written: {first_line(error)}; make room, and the same command "
-            "goes on"
-        ) from error
+        raise UserError(f"{path} cannot be written: {why_not_written(error)}") from error
+
+
+def why_not_written(error: Exception, again: str = "the same command goes on") -> str:
+    """The reason, and the way out, which is another where there is no room.
+
+    Args:
+        error: what writing raised.
+        again: what happens once the reason is gone.
+    """
+    reason = re.sub(r"^\S*\.partial\S*; ", "", first_line(error))  # a name that nobody gave
+    code = getattr(error, "errno", None)
+    full = code in _NO_ROOM or isinstance(error, tf.errors.ResourceExhaustedError)
+    if full or any(os.strerror(number) in reason for number in _NO_ROOM):
+        return f"{reason}; make room, and {again}"
+    return f"{reason}; mend that, or give another path"
 
 
 def write_atomically(path: str, content: str | bytes) -> None:
@@ -83,9 +115,8 @@ def write_atomically(path: str, content: str | bytes) -> None:
 
     Of a link, what it leads to is written.
     """
-    folder, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
-    path = os.path.join(folder, name)
-    partial = os.path.join(folder, f".{name}.partial")
+    path = _led_to(path)
+    partial = _beside(path, "partial")
     try:
         with tf.io.gfile.GFile(partial, "w" if isinstance(content, str) else "wb") as file:
             file.write(content)
@@ -94,6 +125,19 @@ def write_atomically(path: str, content: str | bytes) -> None:
         with contextlib.suppress(OSError, tf.errors.OpError):
             tf.io.gfile.remove(partial)
         raise
+
+
+def _led_to(path: str) -> str:
+    return os.path.realpath(path) if os.path.islink(path) else path
+
+
+def _beside(path: str, ending: str) -> str:
+    """A hidden name beside a file, no longer than a name may be."""
+    folder, name = os.path.split(path)
+    hidden = f".{name}.{ending}"
+    if len(hidden.encode()) > _LONGEST_NAME >= len(name.encode()):
+        hidden = f".{hashlib.sha256(name.encode()).hexdigest()[:16]}.{ending}"
+    return os.path.join(folder, hidden)
 
 
 def rename_folder(source: str, target: str) -> None:

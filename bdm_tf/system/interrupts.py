@@ -6,7 +6,11 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 
 def end_at_once() -> None:
@@ -32,6 +36,12 @@ def cleaning_up() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, _end)
+
+
+def interruptible(work: Callable[..., Result], **arguments) -> Result:
+    """Calls what takes long in another thread: Python hears signals between its own steps alone."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work, **arguments).result()
 
 
 def _end(number, _frame) -> None:

@@ -59,6 +59,11 @@ class _Path(flags.ArgumentParser):
 
     def parse(self, argument):
         path = os.path.expanduser(argument)
+        if path.startswith("~"):
+            raise ValueError(
+                f"there is no user {path[1:].partition('/')[0]}; a name that begins so is given as "
+                f"./{path}"
+            )
         try:
             path.encode()
         except UnicodeEncodeError as error:

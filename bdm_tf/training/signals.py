@@ -6,16 +6,16 @@ import contextlib
 import os
 import signal
 
-# The terminal is closed; what a scheduler is told to send some time before it kills.
-_ONCE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+# The terminal is closed; what a scheduler sends some time before it kills; CPU time is up.
+_ONCE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 _TWICE = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
     """While entered, a signal sets `signal_number`; after it, SIGTERM and SIGINT kill.
 
-    It hears SIGTERM, SIGINT, SIGHUP (but where it is ignored already, as under nohup), SIGUSR1 and
-    SIGUSR2.
+    It hears SIGTERM, SIGINT, SIGHUP (but where it is ignored already, as under nohup), SIGUSR1,
+    SIGUSR2 and SIGXCPU.
     """
 
     signal_number: int | None = None

@@ -16,8 +16,8 @@ from bdm_tf import config
 from bdm_tf.comparison import differences
 from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.image_grids import grid, write_grid
-from bdm_tf.system.errors import UserError, first_line
-from bdm_tf.system.files import sha256, write_atomically
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import sha256, why_not_written, write_atomically
 from bdm_tf.system.paths import check_literal
 from bdm_tf.training.claims import check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
@@ -60,7 +60,7 @@ class Workdir:
                 tf.io.gfile.remove(self._reason)
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
-                f"--workdir={path} cannot be written to: {error}. Make room there, or give another"
+                f"--workdir={path} cannot be written to: {why_not_written(error)}"
             ) from error
 
     @contextlib.contextmanager
@@ -96,9 +96,8 @@ class Workdir:
             yield
         except (tf.errors.OpError, OSError) as error:
             raise UserError(
-                f"--workdir={self.path} cannot be written to: {first_line(error)}. What was "
-                "saved before is untouched: make room or bring the folder back, and the same "
-                "command goes on"
+                f"--workdir={self.path} cannot be written to: {why_not_written(error)}. What was "
+                "saved before is untouched"
             ) from error
 
     def close(self) -> None:

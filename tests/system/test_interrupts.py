@@ -103,3 +103,17 @@ def test_a_command_says_nothing_on_stderr_but_its_progress(finished_run, tmp_pat
     result = run_afresh(command(*arguments, f"--output={tmp_path}/a.png"))
     assert result.returncode == 0
     assert not [line for line in result.stderr.splitlines() if line and "img" not in line]
+
+
+def test_what_never_looks_at_signals_is_ended_by_one():
+    code = (
+        "import hashlib\nfrom bdm_tf.system.interrupts import end_at_once, interruptible\n"
+        "end_at_once()\nprint('begun', flush=True)\n"
+        "interruptible(hashlib.pbkdf2_hmac, hash_name='sha256', password=b'', salt=b'', "
+        "iterations=2**31 - 1)\n"
+    )
+    arguments = [sys.executable, "-c", code]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM

@@ -1,0 +1,130 @@
+"""Files of the user's that stay, and names that are no names."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bdm_tf.data import ImageFolder, TFDSImages
+from bdm_tf.evaluation.paths import Paths
+from bdm_tf.evaluation.results import ResultLog
+from bdm_tf.model import load_model
+from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import check_writable, why_not_written, write_atomically
+from tests.conftest import command, train_command
+from tests.test_places import refused
+
+
+def test_pictures_replace_pictures_alone(tmp_path):
+    thesis = tmp_path / "thesis.png"
+    thesis.write_text("years of work")
+    with pytest.raises(UserError, match="thesis.png holds something else: it is not replaced"):
+        check_writable(str(thesis))
+    Image.new("L", (2, 2)).save(thesis)
+    check_writable(str(thesis))
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path / "pipe.png", "/dev/null"):
+        with pytest.raises(UserError, match="is a pipe or a device"):
+            check_writable(str(path))
+    assert sorted(os.listdir(tmp_path)) == ["pipe.png", "thesis.png"]
+
+
+def test_a_link_to_nowhere_is_found_before_anything_is_drawn(tmp_path):
+    (tmp_path / "link.png").symlink_to(tmp_path / "absent" / "there.png")
+    with pytest.raises(UserError, match="link.png cannot be written: .*; mend that"):
+        check_writable(str(tmp_path / "link.png"))
+
+
+def test_the_longest_name_that_may_be_can_be_written(tmp_path):
+    longest = str(tmp_path / ("a" * 251 + ".png"))
+    check_writable(longest)
+    write_atomically(longest, b"x")
+    assert os.listdir(tmp_path) == [os.path.basename(longest)]
+    with pytest.raises(UserError, match="File name too long; mend that"):
+        check_writable(str(tmp_path / ("a" * 252 + ".png")))
+
+
+def test_room_is_asked_for_where_there_is_none():
+    assert "make room, and the same command" in why_not_written(OSError(28, "No space left"))
+    assert "make room" not in why_not_written(OSError(13, "Permission denied"))
+
+
+def test_images_that_are_scored_are_not_replaced_by_the_samples(tmp_path):
+    images = str(tmp_path / "theirs.npz")
+    np.savez(images, images=np.zeros((9, 8, 8, 1), np.uint8))
+    evaluate = command("evaluate.py", f"--images={images}", "--gin_file=gin/eval/digits.gin")
+    words = refused([*evaluate, f"--save_samples={tmp_path}/./theirs.npz"])
+    assert "is --images, too: it would be replaced" in words
+
+
+def test_statistics_replace_statistics_alone(tmp_path):
+    np.savez(tmp_path / "eval.npz", theirs=np.zeros(3))
+    with pytest.raises(UserError, match="eval.npz holds no statistics .* is not replaced"):
+        Paths(cache_dir="", export_statistics=str(tmp_path)).check()
+
+
+def test_a_user_that_there_is_not_has_no_home(tmp_path):
+    words = refused(command("sample.py", "--saved_model=x", "--output=~nobody-here/x.png"))
+    assert "there is no user nobody-here" in words
+
+
+def test_a_parameter_that_a_part_needs_is_named(tmp_path):
+    words = refused(train_command(tmp_path / "run", tmp_path, "train.data = @ImageFolder()"))
+    assert 'ImageFolder.image_size is missing: give --gin_param="ImageFolder.image_size' in words
+
+
+def test_a_number_of_steps_beyond_the_counter_is_refused_before_training(tmp_path, digits_dir):
+    words = refused(train_command(tmp_path / "run", digits_dir, "sample.num_steps = 2147483648"))
+    assert "sample.num_steps=2147483648 must be a whole number" in words and "2^31" in words
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_images_of_a_run_are_what_they_were(finished_run, tmp_path):
+    export = command("export.py", f"--workdir={finished_run}", f"--export_dir={tmp_path}/exported")
+    words = refused([*export, "--gin_param=TFDSImages.name = 'mnist'"])
+    assert "TFDSImages.name: 'digits' in training, 'mnist' here" in words
+
+
+def test_another_network_than_the_checkpoints_is_said_once(finished_run, tmp_path):
+    for name in ("checkpoints", "spectrum.npz"):
+        if os.path.exists(f"{finished_run}/{name}"):
+            (tmp_path / name).symlink_to(f"{finished_run}/{name}")
+    with open(f"{finished_run}/config.gin") as file:
+        text = file.read()
+    assert "UNet.channels = 8" in text
+    (tmp_path / "config.gin").write_text(text.replace("UNet.channels = 8", "UNet.channels = 16"))
+    with pytest.raises(UserError, match="is of another network: .* Bring back the config.gin"):
+        load_model(str(tmp_path))
+
+
+def test_a_folder_in_the_place_of_results_is_told(tmp_path):
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(UserError, match="results.jsonl is a folder, where results go"):
+        ResultLog(str(tmp_path / "results.jsonl"))
+
+
+@pytest.mark.parametrize("name", ["", "../../etc", "/etc", "a b"])
+def test_what_is_no_name_of_a_data_set_is_refused(name):
+    with pytest.raises(UserError, match="is no name of a data set, such as 'cifar10'"):
+        TFDSImages(name)
+
+
+def pictures(folder, *colours):
+    folder.mkdir(parents=True)
+    for colour in colours:
+        Image.new("L", (8, 8), colour).save(folder / f"{colour}.png")
+
+
+def test_copies_of_training_images_are_warned_of(tmp_path, caplog):
+    pictures(tmp_path / "train", 1, 2, 3)
+    pictures(tmp_path / "val", 3, 4)
+    ImageFolder(8, channels=1).load(str(tmp_path))
+    assert "1 of the 2 images of" in caplog.text and "training images too" in caplog.text
+
+
+def test_folders_that_are_all_trained_on_are_named(tmp_path, capsys):
+    pictures(tmp_path / "trn", 1, 2)
+    pictures(tmp_path / "tst", 3)
+    ImageFolder(8, channels=1).load(str(tmp_path))
+    assert "3 images, all trained on, of 2 folders: trn, tst" in capsys.readouterr().out
