@@ -18,7 +18,9 @@ _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "evaluate.
 _STEP = flags.DEFINE_integer("step", None, "Step of the checkpoint; default the newest.")
 _WATCH = flags.DEFINE_bool("watch", False, "Score each checkpoint as it lands, until the end.")
 _KEEP_BEST = flags.DEFINE_bool("keep_best", False, "With --watch: keep the best checkpoint.")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", None, "Samples; 0 scores no samples.")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", None, "Samples; default 50,000 or gin's; 0 is none."
+)
 _SEED = flags.DEFINE_integer("seed", None, "Seed of the samples.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "Images at a time, over all replicas.")
 _FEATURES = define_path(

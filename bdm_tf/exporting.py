@@ -191,8 +191,8 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
     if not _is_exported(step, export_dir):
         if tf.io.gfile.exists(output):  # of an earlier last step
             tf.io.gfile.remove(output)
+        print(f"exporting {export_dir}", flush=True)
         export(model, step, export_dir, overwrite=True)
-        print(f"exported {export_dir}")
     if tf.io.gfile.exists(output):
         print(f"step {step} is done already: {export_dir}")
         return

@@ -127,7 +127,7 @@ def test_a_sigterm_at_the_last_step_is_heard_and_the_same_command_exports(tmp_pa
     assert result.returncode == 0, result.stderr[-3000:]
     assert "stopped at step 12" in result.stdout and result.stdout.splitlines()[-1] == "15"
     result = run(train_command(workdir, digits_dir))
-    assert result.returncode == 0 and f"exported {workdir}" in result.stdout
+    assert result.returncode == 0 and f"exporting {workdir}" in result.stdout
 
 
 TWO_SIGNALS = """

@@ -20,6 +20,8 @@ from bdm_tf.training.state import TrainState
 from bdm_tf.training.trainer import Trainer
 from bdm_tf.training.workdir import Workdir
 
+# Without tqdm's own rate, which counts what is no training.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _CALL_SECONDS = 2.0  # a call to the device lasts about this long, so that a stop request is heard
 
 
@@ -82,7 +84,14 @@ class Run:
             UserError: the loss is no longer finite, data cannot be read, files not be written.
             TryAgain: a worker is gone.
         """
-        bar = tqdm(total=num_steps, initial=start, unit="step", disable=not self._cluster.is_chief)
+        bar = tqdm(
+            desc="building the graph",
+            total=num_steps,
+            initial=start,
+            unit="step",
+            bar_format=_BAR,
+            disable=not self._cluster.is_chief,
+        )
         step, clock = start, _Clock(self._trainer.batch_size)
         with StopRequest() as stop, bar, contextlib.ExitStack() as exits:
             exits.callback(self._checkpoints.wait)  # an error, too, lets what is under way end
@@ -106,6 +115,7 @@ class Run:
                 self._check_finite(records, step)
                 step += count
                 self._state.window.add(records)
+                bar.set_description("training", refresh=False)
                 if step - count > start:
                     bar.update(count)
                 else:  # what built the graph says nothing about the time left
@@ -143,19 +153,24 @@ class Run:
             scalars["learning_rate"] = self._learning_rate(step - 1)
             scalars |= clock.images_per_second()
             rate = scalars.get("images_per_second", 0.0)
-            bar.set_postfix_str(f"loss {scalars['loss']:.4f}, {rate:.0f} img/s")
+            shown = f"loss {scalars['loss']:.4f}, {rate / self._trainer.batch_size:.3g} step/s"
+            bar.set_postfix_str(f"{shown}, {rate:.0f} img/s")
             self._state.window.clear()
         if due(self._cadences.evaluate):
+            bar.set_description("measuring the evaluation loss")
             scalars["eval_loss"] = self._eval_loss()
         if scalars:
             with self._cluster.together(), self._files.writing():
                 self._files.write_metrics(step, scalars)
         if due(self._cadences.checkpoint):
+            bar.set_description("saving")
             self._save(step)
         if due(self._cadences.sample):
+            bar.set_description("drawing a preview")
             images = self._preview()
             with self._cluster.together(), self._files.writing():
                 self._files.write_samples(step, images)
+        bar.set_description("training")
         if scalars:  # what was not training does not count as training time
             clock.restart()
 
