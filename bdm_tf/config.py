@@ -21,6 +21,8 @@ _HOME = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "gin")) else os.path.di
 # What gin raises for a text that it cannot use.
 _REFUSALS = (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError)
 _ONE_AT_A_TIME = threading.RLock()  # gin has one configuration for all threads
+_UNSET = re.compile(r"No bindings specified for '([\w./]+)/gin.macro'")
+_MACRO, _QUOTED = re.compile(r"%([\w./]+)"), re.compile(r"'[^']*'|\"[^\"]*\"")
 _MADE = re.compile(r"@([\w./]+)\(\)")
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -65,10 +67,13 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     except RecursionError as error:
         raise UserError(f"{', '.join(files)}: gin files include each other in a circle") from error
     except (OSError, ImportError, *_REFUSALS) as error:
+        if unset := _UNSET.search(str(error)):
+            raise UserError(f"nothing sets %{unset[1]}; give {unset[1]} = ...") from error
         added = "".join(hint(str(error)) for hint in (hint_at, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
     _check_owners(parameters)
+    _check_macros()
 
 
 @contextlib.contextmanager
@@ -80,6 +85,18 @@ def _without_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _check_macros() -> None:
+    """Raises a `UserError` for a macro that is made of itself."""
+    values = bound_parameters()
+    used = {name: set(_MACRO.findall(_QUOTED.sub("", value))) for name, value in values.items()}
+    for name, macros in used.items():
+        below = set(macros)
+        while new := {other for macro in below for other in used.get(macro, ())} - below:
+            below |= new
+        if name in below:
+            raise UserError(f"{name} = {values[name]}: a macro must not be made of itself")
 
 
 def _can_be_read(binding: str) -> bool:

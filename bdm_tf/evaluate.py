@@ -88,6 +88,17 @@ def _check_flags(argv: list[str]) -> None:
         check_seed("--seed", _SEED.value)
     if _SAVE_SAMPLES.value and not _SAVE_SAMPLES.value.endswith(".npz"):
         raise UserError(f"--save_samples={_SAVE_SAMPLES.value} must end in .npz")
+    if _IMAGES.value:
+        for binding in _GIN_PARAM.value:
+            if binding.strip().startswith(("sample.", "train.", "Model.", "evaluate.num_steps")):
+                raise UserError(f'--gin_param="{binding}": --images are scored as they are')
+    if not _CACHE_DIR.value:
+        raise UserError("--cache_dir is empty: give the name of a folder")
+    folder = _EXPORT_STATISTICS.value
+    outputs = [os.path.join(folder, f"{split}.npz") for split in ("train", "eval") if folder]
+    outputs += [flag.value for flag in (_OUTPUT, _SAVE_SAMPLES) if flag.value]
+    if len({os.path.realpath(output) for output in outputs}) < len(outputs):
+        raise UserError(f"two outputs are one file, of {', '.join(outputs)}: give other names")
     for output in (_OUTPUT, _SAVE_SAMPLES):
         for given in (_IMAGES, _TRAIN_STATISTICS, _EVAL_STATISTICS, _FEATURES):
             if output.value and given.value and _same(output.value, given.value):

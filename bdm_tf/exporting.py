@@ -148,6 +148,8 @@ def export_saved_model(
         UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
     """
     export_dir = os.fspath(export_dir)
+    if export_dir and "://" not in export_dir:
+        export_dir = os.path.normpath(export_dir)
     check_literal("export_dir", export_dir)
     check_counts("export", 0, step=step)
     check_counts("export_saved_model", 1, chunk_size=chunk_size)
@@ -193,7 +195,7 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
             tf.io.gfile.remove(output)
         print(f"exporting {export_dir}", flush=True)
         export(model, step, export_dir, overwrite=True)
-    if tf.io.gfile.exists(output):
+    if tf.io.gfile.exists(output) and tf.io.gfile.stat(output).length:
         print(f"step {step} is done already: {export_dir}")
         return
     print(f"drawing {output}", flush=True)
@@ -202,7 +204,7 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
 
 def _is_exported(step: int, export_dir: str) -> bool:
     """Whether a SavedModel is of this step, and samples as gin's current configuration says."""
-    parts = (INFO, "saved_model.pb")  # the graph is what appears last
+    parts = (INFO, "saved_model.pb", os.path.join("variables", "variables.index"))
     if not all(tf.io.gfile.exists(os.path.join(export_dir, part)) for part in parts):
         return False
     try:

@@ -42,5 +42,7 @@ def about_a_lack(message: str) -> str | None:
     lacking = _LACKING.search(message)
     if lacking is None:
         return None
+    if lacking[2] == "context":
+        return f"@{lacking[1]}() is made by the evaluation: give @{lacking[1]}, without parentheses"
     name = ".".join(lacking.groups())
     return f'{name} is missing: give --gin_param="{name} = ..."'

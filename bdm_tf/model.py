@@ -264,6 +264,8 @@ def load_model(
     Raises:
         UserError: no such workdir or checkpoint, or `choose` made it another model.
     """
+    if not isinstance(workdir, (str, os.PathLike)):
+        raise UserError(f"{workdir=} must be the path of a folder")
     workdir = os.fspath(workdir)
     with config.apart():
         trained_with = config.parameters(use_config(workdir))

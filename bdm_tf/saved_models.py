@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.errors import UserError, first_line, is_whole
 from bdm_tf.system.paths import check_literal
 
 INFO = os.path.join("assets.extra", "model_info.json")
@@ -22,6 +23,12 @@ _NEEDED: dict[str, Any] = {
     "num_steps": int,
     "config": dict,
     "versions": dict,
+}
+# What they must be besides, where they are there.
+_SOUND: dict[str, Callable[[Any], bool]] = {
+    "image_shape": lambda v: len(v) == 3 and all(is_whole(n) and n > 0 for n in v),
+    "chunk_size": lambda v: is_whole(v) and v > 0,
+    "allowed_num_steps": lambda v: isinstance(v, list) and len(v) == 2 and is_whole(v[0]),
 }
 
 
@@ -45,6 +52,8 @@ def model_info(path: str) -> dict:
         raise UserError(
             f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
         ) from error
+    if not missing:
+        missing = [name for name, check in _SOUND.items() if name in info and not check(info[name])]
     if missing:
         names = ", ".join(sorted(missing))
         raise UserError(f"--saved_model={path} is damaged ({INFO} lacks {names}); export it again")

@@ -1,19 +1,27 @@
 """Files of the user's that stay, and names that are no names."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from bdm_tf import config
 from bdm_tf.data import ImageFolder, TFDSImages
 from bdm_tf.evaluation.paths import Paths
-from bdm_tf.evaluation.results import ResultLog
+from bdm_tf.evaluation.results import ResultLog, finished
 from bdm_tf.model import load_model
+from bdm_tf.saved_models import model_info
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_writable, why_not_written, write_atomically
-from tests.conftest import command, train_command
+from bdm_tf.training import loop  # noqa: F401, for gin
+from bdm_tf.training.workdir import Workdir
+from tests.conftest import command, run, train_command
 from tests.test_places import refused
+
+NOTE = '{"theirs": 1}'
 
 
 def test_pictures_replace_pictures_alone(tmp_path):
@@ -128,3 +136,73 @@ def test_folders_that_are_all_trained_on_are_named(tmp_path, capsys):
     pictures(tmp_path / "tst", 3)
     ImageFolder(8, channels=1).load(str(tmp_path))
     assert "3 images, all trained on, of 2 folders: trn, tst" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["trainer.json", "history.json", "metrics.jsonl", "failed.txt"])
+def test_notes_of_others_do_not_make_a_folder_a_run(name, tmp_path, digits_dir):
+    (tmp_path / name).write_text(NOTE)
+    result = run(train_command(tmp_path, digits_dir, "train.num_steps = 1"))
+    assert (tmp_path / name).read_text() == NOTE
+    if name == "failed.txt":  # which no run writes
+        assert result.returncode == 0, result.stderr[-2000:]
+    else:
+        assert result.returncode == 1 and f"holds {name}, but no run" in result.stderr
+        assert os.listdir(tmp_path) == [name]
+
+
+def test_a_copy_of_a_run_without_its_checkpoints_keeps_its_metrics(finished_run, tmp_path):
+    for name in ("config.gin", "metrics.jsonl"):
+        shutil.copy(f"{finished_run}/{name}", tmp_path)
+    with pytest.raises(UserError, match="holds a run that was at step 12, but none of its check"):
+        Workdir(str(tmp_path))
+
+
+def test_one_file_is_not_two_outputs(tmp_path):
+    evaluate = command("evaluate.py", "--saved_model=x", "--gin_file=gin/eval/digits.gin")
+    words = refused([*evaluate, f"--output={tmp_path}/a.npz", f"--save_samples={tmp_path}/./a.npz"])
+    assert "two outputs are one file" in words
+
+
+def test_json_of_the_users_is_no_result_to_be_replaced(tmp_path):
+    theirs = tmp_path / "my.json"
+    theirs.write_text('{"my": "data of a month"}')
+    with pytest.raises(UserError, match="my.json holds no results: give another --output"):
+        finished(str(theirs), {}, overwrite=True)
+    theirs.write_text('{\n  "figures": {"cut')
+    assert finished(str(theirs), {}, overwrite=True) is None
+
+
+@pytest.mark.parametrize(
+    "bindings, message",
+    [
+        (["X = %X", "train.batch_size = %X"], "a macro must not be made of itself"),
+        (["X = %Y", "Y = %X"], "a macro must not be made of itself"),
+        (["train.batch_size = %nowhere"], "nothing sets %nowhere; give nowhere = ..."),
+    ],
+)
+def test_macros_that_lead_nowhere_are_named(bindings, message):
+    with pytest.raises(UserError, match=message):
+        config.parse(["gin/digits.gin"], bindings)
+    config.parse(["gin/digits.gin"], ["X = 8", "train.batch_size = %X", "TFDSImages.name = '5%'"])
+
+
+@pytest.mark.parametrize(
+    "name, value", [("chunk_size", 0), ("allowed_num_steps", 5), ("image_shape", [8])]
+)
+def test_what_a_savedmodel_says_wrongly_of_itself_is_named(name, value, finished_run, tmp_path):
+    shutil.copytree(f"{finished_run}/saved_model", tmp_path / "model")
+    path = tmp_path / "model" / "assets.extra" / "model_info.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+    with pytest.raises(UserError, match=f"is damaged .*lacks {name}"):
+        model_info(str(tmp_path / "model"))
+
+
+def test_a_damaged_end_is_made_again(finished_run, tmp_path, digits_dir):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished_run, workdir)
+    shutil.rmtree(workdir / "saved_model" / "variables")
+    (workdir / "samples" / "final.png").write_bytes(b"")
+    result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0 and "exporting" in result.stdout, result.stderr[-2000:]
+    assert (workdir / "saved_model" / "variables" / "variables.index").exists()
+    assert (workdir / "samples" / "final.png").stat().st_size > 100

@@ -23,6 +23,7 @@ from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.reference import Reference
 from bdm_tf.evaluation.results import finite, key_of
 from bdm_tf.evaluation.store import SampleStore
+from bdm_tf.gin_messages import about_a_lack
 from bdm_tf.replicas import on_replicas
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import (
@@ -280,6 +281,8 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
     except (TypeError, RuntimeError) as error:
         if "gin" not in str(error) and "argument" not in str(error):
             raise
+        if message := about_a_lack(str(error)):
+            raise UserError(message) from error
         reason = str(error).splitlines()[0]
         raise UserError(f"evaluate cannot be built from the gin parameters: {reason}") from error
 

@@ -32,8 +32,9 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
         return None
     if overwrite:
         with tf.io.gfile.GFile(path, "rb") as file:
-            if file.read(1) not in (b"{", b""):  # what is damaged may well begin so
-                raise UserError(f"--output={path} holds no results: give another --output")
+            start = file.read(1000).lstrip()[1:].lstrip()
+        if start and not start.startswith(b'"figures"'):  # what is damaged begins so as well
+            raise UserError(f"--output={path} holds no results: give another --output")
         return None
     with tf.io.gfile.GFile(path) as file:
         try:

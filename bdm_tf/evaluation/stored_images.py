@@ -36,6 +36,8 @@ class StoredImages:
         images = _array(path)
         if images.ndim == 3:  # grey
             images = images[..., None]
+        if images.ndim and not len(images):
+            raise UserError(f"--images={path} holds no images: its shape is {images.shape}")
         if images.ndim != 4 or not images.size:
             raise UserError(f"--images={path} has shape {images.shape}, must be [N, H, W, C]")
         if images.shape[3] not in (1, 3):

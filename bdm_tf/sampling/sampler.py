@@ -229,8 +229,8 @@ def _checked_draw(process, shape: tuple, seed, first) -> tf.Tensor:
         raise UserError(f"{first=} must be a whole number, and the last image's below 2^31 - 1")
     if not tf.is_tensor(seed):
         numbers = np.asarray(seed)
-        if numbers.shape != (2,) or not all(is_whole(n) and abs(n) < 2**31 for n in numbers):
-            raise UserError(f"{seed=} must be two whole numbers below 2^31")
+        if numbers.shape != (2,) or not all(is_whole(n) and 0 <= n < 2**31 for n in numbers):
+            raise UserError(f"{seed=} must be two whole numbers from 0 to 2^31 - 1")
         return tf.constant(numbers, tf.int32)
     if seed.shape != (2,) or seed.dtype != tf.int32:
         raise UserError(f"seed is {seed.dtype.name} {seed.shape}, must be int32 [2]")

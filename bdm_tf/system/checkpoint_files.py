@@ -83,7 +83,7 @@ def checkpoint_step(path: str) -> int:
     """The step in a checkpoint's name."""
     match = re.search(r"ckpt-(\d+)(\.index)?$", path)
     if match is None:
-        raise UserError(f"{path} is not the name of a checkpoint (ckpt-STEP)")
+        raise UserError(f"{path} is not the name of a checkpoint (ckpt-STEP): move it away")
     return int(match.group(1))
 
 

@@ -44,11 +44,11 @@ def check_writable(path: str | None) -> None:
     """
     if not path:
         return
-    make_parent(path)
-    if tf.io.gfile.isdir(path):
+    if tf.io.gfile.isdir(path) or path.endswith("/"):
         raise UserError(f"{path} is a folder: give the name of a file")
     if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is a pipe or a device: give the name of a file")
+    make_parent(path)
     _check_kind(path)
     with writing(path):
         mine = _beside(_led_to(path), f"{os.getpid()}.partial")  # others may be looking, too

@@ -8,6 +8,7 @@ import os
 
 import tensorflow as tf
 
+from bdm_tf.config import parameters
 from bdm_tf.system.checkpoint_files import WAS_SAVED, saved_checkpoints
 from bdm_tf.system.errors import UserError
 
@@ -15,6 +16,7 @@ _FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
 _MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")
 _FILES = ("metrics.jsonl", "history.json", "samples/final.png", *_MEASURED)
 _WRITTEN = ("metrics.jsonl", "samples", "logs", "checkpoints", *_MEASURED)
+_NOTES = {"trainer.json": {"host", "pid", "mark"}, "history.json": {"images", "changes"}}
 
 
 def check_free(workdir: str, checkpoints: str) -> None:
@@ -24,11 +26,13 @@ def check_free(workdir: str, checkpoints: str) -> None:
     """
     if saved_checkpoints(checkpoints):
         return
-    begun = ("config.gin", "trainer.json", "history.json")
-    if any(tf.io.gfile.exists(os.path.join(workdir, name)) for name in begun):
+    if tf.io.gfile.exists(os.path.join(workdir, "config.gin")) or any(
+        _holds(os.path.join(workdir, name), keys) for name, keys in _NOTES.items()
+    ):
         _check_nothing_is_lost(workdir)
         return
-    taken = [name for name in _WRITTEN if tf.io.gfile.exists(os.path.join(workdir, name))]
+    names = (*_WRITTEN, *_NOTES)
+    taken = [name for name in names if tf.io.gfile.exists(os.path.join(workdir, name))]
     taken = [name for name in taken if not is_empty_folder(os.path.join(workdir, name))]
     if taken:
         raise UserError(
@@ -37,15 +41,36 @@ def check_free(workdir: str, checkpoints: str) -> None:
         )
 
 
+def _holds(path: str, keys: set[str]) -> bool:
+    """Whether a file is JSON with just these keys."""
+    try:
+        with tf.io.gfile.GFile(path) as file:
+            return set(json.load(file)) == keys
+    except (tf.errors.OpError, OSError, ValueError, TypeError):
+        return False
+
+
 def _check_nothing_is_lost(workdir: str) -> None:
     """Raises a `UserError` for a run that had checkpoints, of which none is there."""
     signs = (WAS_SAVED, os.path.join("saved_model", "saved_model.pb"))
-    if any(tf.io.gfile.exists(os.path.join(workdir, sign)) for sign in signs):
+    was_saved = any(tf.io.gfile.exists(os.path.join(workdir, sign)) for sign in signs)
+    if was_saved or _last_measured(workdir) > _first_saved(workdir):
         raise UserError(
             f"--workdir={workdir} holds a run that was at step {_last_measured(workdir)}, but none "
             "of its checkpoints: bring the folder checkpoints back, or give another --workdir; "
             "nothing is changed here"
         )
+
+
+def _first_saved(workdir: str) -> float:
+    """The step of a run's first checkpoint, infinity where config.gin does not say."""
+    path = os.path.join(workdir, "config.gin")
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        return math.inf
+    with tf.io.gfile.GFile(path, "rb") as file:
+        values = parameters(file.read().decode(errors="replace"))
+    every = values.get("train.checkpoint_every", "")
+    return int(every) if every.isdigit() and int(every) else math.inf
 
 
 def _last_measured(workdir: str) -> int:
@@ -78,6 +103,6 @@ def is_empty_folder(path: str) -> bool:
 def step_of(line: bytes) -> float:
     """The step of a line of metrics.jsonl; infinity for one that is damaged."""
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # cut, by a full disk or a machine that went down
         return float("inf")

@@ -43,7 +43,7 @@ class Workdir:
         check_literal("--workdir", path)
         self.path, self.writes = path, writes
         self.checkpoints = self._file("checkpoints")
-        self._reason = self._file("failed.txt")
+        self._reason = self._file(".failed")
         self._writer: tf.summary.SummaryWriter | None = None
         self._restored_step = 0
         if not writes:
