@@ -10,7 +10,6 @@ from PIL import Image
 
 from bdm_tf import config
 from bdm_tf.data import ImageFolder, TFDSImages
-from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.results import ResultLog, finished
 from bdm_tf.model import load_model
 from bdm_tf.saved_models import model_info
@@ -64,12 +63,6 @@ def test_images_that_are_scored_are_not_replaced_by_the_samples(tmp_path):
     evaluate = command("evaluate.py", f"--images={images}", "--gin_file=gin/eval/digits.gin")
     words = refused([*evaluate, f"--save_samples={tmp_path}/./theirs.npz"])
     assert "is --images, too: it would be replaced" in words
-
-
-def test_statistics_replace_statistics_alone(tmp_path):
-    np.savez(tmp_path / "eval.npz", theirs=np.zeros(3))
-    with pytest.raises(UserError, match="eval.npz holds no statistics .* is not replaced"):
-        Paths(cache_dir="", export_statistics=str(tmp_path)).check()
 
 
 def test_a_user_that_there_is_not_has_no_home(tmp_path):

@@ -132,6 +132,8 @@ class Evaluation:
             paths.statistics,
             self.cluster,
         )
+        if paths.export_statistics:
+            self.cluster.of_chief(self._reference.check_export, paths.export_statistics)
         self._check_seen_by_all(self._reference.protocol())
         self._store: SampleStore | None = None
         self._skipped: dict[str, str] = {}

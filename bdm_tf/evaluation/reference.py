@@ -115,6 +115,29 @@ class Reference:
         self._finish(path, key, {"features": features})
         return features
 
+    def check_export(self, folder: str) -> None:
+        """Looks, before anything is measured, at what `export` would replace.
+
+        Raises:
+            UserError: statistics of other features or images.
+        """
+        for split in self._splits:
+            path = os.path.join(folder, f"{split}.npz")
+            if not tf.io.gfile.exists(path) or not (
+                self.has_images(split) or split in self._imported
+            ):
+                continue
+            mine, there = self._described(split), _given(path)
+            others = [name for name in there if name not in (*mine, "n", "mu", "sigma")]
+            if others or any(str(there.get(name)) != str(value) for name, value in mine.items()):
+                raise UserError(
+                    f"--export_statistics: {path} holds other statistics, which are not replaced: "
+                    "give another folder"
+                )
+
+    def _described(self, split: str) -> dict[str, str]:
+        return {**self._network.describe(), **self.describe_statistics(split)}
+
     def export(self, folder: str) -> None:
         """Writes the statistics of the splits that were used: `train.npz`, `eval.npz`.
 
@@ -125,10 +148,9 @@ class Reference:
             return
         for split, known in self._known.items():
             path = os.path.join(folder, f"{split}.npz")
-            described = {**self._network.describe(), **self.describe_statistics(split)}
             with writing(path):
                 tf.io.gfile.makedirs(folder)
-                write_npz(path, {**_arrays(known), **described})
+                write_npz(path, {**_arrays(known), **self._described(split)})
 
     def _images(self, split: str) -> Images:
         images = self._splits.get(split)

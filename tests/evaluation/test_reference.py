@@ -189,3 +189,21 @@ def test_a_cache_that_cannot_be_a_folder_is_named(tmp_path):
 def test_images_of_a_split_that_is_not_there_are_not_invented(tmp_path):
     with pytest.raises(UserError, match="eval split"):
         reference(tmp_path).features("eval", 10)
+
+
+def test_statistics_of_others_are_not_replaced_by_an_export(tmp_path):
+    mine = reference(tmp_path)
+    mine.statistics("train")
+    mine.check_export(str(tmp_path))
+    mine.export(str(tmp_path))
+    mine.check_export(str(tmp_path))  # its own
+    theirs = [
+        reference(tmp_path, train=TRAIN[:100]).check_export,
+        reference(tmp_path, imported={"train": str(tmp_path / "train.npz")}).check_export,
+    ]
+    for check in theirs:
+        with pytest.raises(UserError, match="holds other statistics, which are not replaced"):
+            check(str(tmp_path))
+    np.savez(tmp_path / "train.npz", names=np.zeros(3))
+    with pytest.raises(UserError, match="has no statistics"):
+        mine.check_export(str(tmp_path))
