@@ -52,13 +52,16 @@ def test_it_draws_with_tensorflow_alone(images):
     np.testing.assert_allclose(json.loads(result.stdout), means, atol=1.0)
 
 
-def test_it_says_what_it_is_and_is_small():
-    info = model_info(CIFAR10)
+@pytest.mark.parametrize("name, blur", [("cifar10", 20.0), ("cifar10_no_blur", 0.0)])
+def test_each_says_what_it_is_and_is_small(name, blur):
+    folder = os.path.join(ROOT, "pretrained", name)
+    info = model_info(folder)
+    assert float(info["config"]["BlurSchedule.sigma_blur_max"]) == blur
     assert info["image_shape"] == [32, 32, 3] and info["data_set"] == "cifar10"
     assert info["chunk_size"] == 16  # by which launch/sample.py draws
     assert info["step"] == int(info["config"]["train.num_steps"])
-    files = [os.path.join(folder, f) for folder, _, names in os.walk(CIFAR10) for f in names]
+    files = [os.path.join(where, f) for where, _, names in os.walk(folder) for f in names]
     assert sum(map(os.path.getsize, files)) < 10 * 2**20
-    weights = tf.train.load_checkpoint(os.path.join(CIFAR10, "variables", "variables"))
+    weights = tf.train.load_checkpoint(os.path.join(folder, "variables", "variables"))
     shapes = weights.get_variable_to_shape_map()
     assert sum(np.prod(s) for name, s in shapes.items() if name.startswith("weights/")) < 2e6
