@@ -90,7 +90,7 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError(f"--save_samples={_SAVE_SAMPLES.value} must end in .npz")
     if _IMAGES.value:
         for binding in _GIN_PARAM.value:
-            if binding.strip().startswith(("sample.", "train.", "Model.", "evaluate.num_steps")):
+            if binding.strip().startswith(("sample.", "train.", "Model.")):
                 raise UserError(f'--gin_param="{binding}": --images are scored as they are')
     if not _CACHE_DIR.value:
         raise UserError("--cache_dir is empty: give the name of a folder")

@@ -40,7 +40,8 @@ def restore_average(model, checkpoint: str) -> None:
 
 def _check_shapes(weights: Sequence[tf.Variable], checkpoint: str) -> None:
     """Raises a `UserError` for a checkpoint of another network; TensorFlow would say it of each."""
-    there = tf.train.load_checkpoint(checkpoint).get_variable_to_shape_map()
+    # Not tf.train.load_checkpoint, which finds nothing in ram://.
+    there = tf.compat.v1.train.NewCheckpointReader(checkpoint).get_variable_to_shape_map()
     for i, weight in enumerate(weights):
         shape = there.get(f"ema_weights/{i}/.ATTRIBUTES/VARIABLE_VALUE")
         if shape is not None and shape != list(weight.shape):

@@ -32,8 +32,8 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
         return None
     if overwrite:
         with tf.io.gfile.GFile(path, "rb") as file:
-            start = file.read(1000).lstrip()[1:].lstrip()
-        if start and not start.startswith(b'"figures"'):  # what is damaged begins so as well
+            content = file.read()
+        if not _may_be_results(content):
             raise UserError(f"--output={path} holds no results: give another --output")
         return None
     with tf.io.gfile.GFile(path) as file:
@@ -58,6 +58,15 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
         + "\n  ".join(changed)
         + "\nGive another --output, or --overwrite."
     )
+
+
+def _may_be_results(content: bytes) -> bool:
+    """Whether a file holds results, or what may be left of them."""
+    try:
+        there = json.loads(content)
+    except ValueError as error:
+        return content[:1] in (b"{", b"") and "Extra data" not in str(error)
+    return isinstance(there, dict) and bool({"figures", "skipped", "protocol"} & there.keys())
 
 
 def write_results(path: str, results: dict) -> None:

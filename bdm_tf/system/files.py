@@ -19,6 +19,7 @@ from bdm_tf.system.errors import UserError, first_line
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes
+_PARTIAL = re.compile(r"(^|/)\.([^/;]*?)(?:\.\d+)?\.partial[^/;]*; ")  # a name that nobody gave
 _BEGINNINGS = {".png": b"\x89PNG", ".pdf": b"%PDF"}
 
 
@@ -92,7 +93,8 @@ def writing(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        raise UserError(f"{path} cannot be written: {why_not_written(error)}") from error
+        reason = why_not_written(error).removeprefix(f"{path}; ")
+        raise UserError(f"{path} cannot be written: {reason}") from error
 
 
 def why_not_written(error: Exception, again: str = "the same command goes on") -> str:
@@ -102,7 +104,7 @@ def why_not_written(error: Exception, again: str = "the same command goes on") -
         error: what writing raised.
         again: what happens once the reason is gone.
     """
-    reason = re.sub(r"^\S*\.partial\S*; ", "", first_line(error))  # a name that nobody gave
+    reason = _PARTIAL.sub(r"\1\2; ", first_line(error))
     code = getattr(error, "errno", None)
     full = code in _NO_ROOM or isinstance(error, tf.errors.ResourceExhaustedError)
     if full or any(os.strerror(number) in reason for number in _NO_ROOM):

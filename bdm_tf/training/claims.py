@@ -8,7 +8,6 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf.config import parameters
 from bdm_tf.system.checkpoint_files import WAS_SAVED, saved_checkpoints
 from bdm_tf.system.errors import UserError
 
@@ -53,24 +52,12 @@ def _holds(path: str, keys: set[str]) -> bool:
 def _check_nothing_is_lost(workdir: str) -> None:
     """Raises a `UserError` for a run that had checkpoints, of which none is there."""
     signs = (WAS_SAVED, os.path.join("saved_model", "saved_model.pb"))
-    was_saved = any(tf.io.gfile.exists(os.path.join(workdir, sign)) for sign in signs)
-    if was_saved or _last_measured(workdir) > _first_saved(workdir):
+    if any(tf.io.gfile.exists(os.path.join(workdir, sign)) for sign in signs):
         raise UserError(
             f"--workdir={workdir} holds a run that was at step {_last_measured(workdir)}, but none "
             "of its checkpoints: bring the folder checkpoints back, or give another --workdir; "
             "nothing is changed here"
         )
-
-
-def _first_saved(workdir: str) -> float:
-    """The step of a run's first checkpoint, infinity where config.gin does not say."""
-    path = os.path.join(workdir, "config.gin")
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        return math.inf
-    with tf.io.gfile.GFile(path, "rb") as file:
-        values = parameters(file.read().decode(errors="replace"))
-    every = values.get("train.checkpoint_every", "")
-    return int(every) if every.isdigit() and int(every) else math.inf
 
 
 def _last_measured(workdir: str) -> int:
