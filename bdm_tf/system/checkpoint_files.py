@@ -11,7 +11,7 @@ from bdm_tf.system.errors import UserError, is_whole
 from bdm_tf.system.paths import check_literal
 
 KEPT, _BEST = "kept", "best"  # folders beside the newest
-WAS_SAVED = ".saved"  # in a workdir: that a checkpoint was whole there once
+WAS_SAVED = "saved.txt"  # in a workdir: that a checkpoint was whole there once
 
 
 class BrokenCheckpoint(UserError):

@@ -23,6 +23,7 @@ from bdm_tf.system.errors import TryAgain, UserError, first_line
 from bdm_tf.system.files import remove_folder, write_atomically
 
 _BROKEN = "broken"
+_SAVED = "This run was saved in checkpoints/. Without that folder it is not begun anew here.\n"
 
 # What says nothing of a checkpoint: the file system does not answer, or not to this process.
 _PASSING = (
@@ -184,7 +185,7 @@ class Checkpoints:
         if not self._is_noted:  # once: a folder that is removed later is not to come back
             self._is_noted = True
             with contextlib.suppress(tf.errors.OpError, OSError):  # the disk may be full now
-                write_atomically(os.path.join(os.path.dirname(self._directory), WAS_SAVED), "")
+                write_atomically(os.path.join(os.path.dirname(self._directory), WAS_SAVED), _SAVED)
         if self._keep_every and checkpoint_step(path) % self._keep_every == 0:
             copy_checkpoint(path, os.path.join(self._directory, KEPT))
 

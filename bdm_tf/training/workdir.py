@@ -151,7 +151,7 @@ class Workdir:
         history.images = images or history.images
         history.note(step, changed)
         history.write(self.path)
-        write_atomically(self._file("config.gin"), text)
+        self._write_config(text)
 
     def check(self, text: str, allow_changes: bool = False) -> dict[str, list[str]]:
         """Raises what `claim` raises of the configuration, and returns what changes with it."""
@@ -181,6 +181,15 @@ class Workdir:
                 f"and there --init_from={self.path} to begin with its averaged weights."
             )
         return {d.name: [d.there, d.here] for d in changed}
+
+    def _write_config(self, text: str) -> None:
+        """Writes config.gin, unless it says the same already: its comments may be the user's."""
+        path = self._file("config.gin")
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path) as file:
+                if _statements(file.read()) == _statements(text):
+                    return
+        write_atomically(path, text)
 
     def forget_after(self, step: int) -> None:
         """Cuts metrics.jsonl back to a step: what comes later is about to be computed again.
@@ -237,6 +246,11 @@ class Workdir:
 
     def _file(self, *names: str) -> str:
         return os.path.join(self.path, *names)
+
+
+def _statements(text: str) -> list[str]:
+    """The lines of a configuration that are no comments."""
+    return sorted(line for line in text.splitlines() if line and not line.startswith("#"))
 
 
 def pin_basis() -> None:

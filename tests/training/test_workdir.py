@@ -191,6 +191,8 @@ def test_a_run_whose_checkpoints_are_gone_is_not_begun_anew_over_what_is_left(tm
         checkpoints = Checkpoints(tf.train.Checkpoint(x=tf.Variable(1.0)), str(folder), 3, 0)
         checkpoints.save(200)
         shutil.rmtree(folder)
+        for hidden in tmp_path.glob(".*"):  # as if copied by `cp -r run/* .`
+            hidden.unlink()
     with pytest.raises(UserError, match="was at step 200, but none of its checkpoints"):
         Workdir(str(tmp_path))
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 100}\n{"step": 200}\n'
@@ -200,3 +202,12 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path)
     (tmp_path / "config.gin").write_text("a.b = 1\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 100}\n')
     Workdir(str(tmp_path)).close()
+
+
+def test_comments_in_config_gin_are_kept_while_it_says_the_same(tmp_path):
+    path = tmp_path / "config.gin"
+    path.write_text("# my notes\nb.c = 2\na.b = 1\n")
+    workdir = Workdir(str(tmp_path))
+    workdir.claim("# Parameters:\na.b = 1\nb.c = 2\n")
+    workdir.close()
+    assert path.read_text() == "# my notes\nb.c = 2\na.b = 1\n"
