@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import tensorflow as tf
 
 from bdm_tf.parametrisations import Parametrisation, PredictEps
@@ -15,7 +17,8 @@ class Denoiser:
     """Estimates the noise and the clean image behind z_t.
 
     Args:
-        network: `network(z_t [B, H, W, C], t [B])` predicts in pixel space.
+        network: `network(z_t [B, H, W, C], t [B])` predicts in pixel space; of images with labels,
+            it takes `label=` int32 `[B]`, and its `num_classes` for an image without.
         process: the diffusion process it was trained on.
         projection: bounds on the estimate of the image; None is `NoProjection`. The noise is taken
             from what is left.
@@ -44,6 +47,9 @@ class Denoiser:
         self.parametrisation = PredictEps() if parametrisation is None else parametrisation
         self.prior = StandardNormal() if prior is None else prior
         self.spectrum = spectrum
+        self._label: tf.Tensor | None = None
+        self._guidance: float | tf.Tensor = 1.0
+        self._interval: tuple[float, float] | None = None
         check_kind("projection", self.projection, Projection)
         check_kind("parametrisation", self.parametrisation, Parametrisation)
         check_kind("prior", self.prior, Prior)
@@ -78,9 +84,53 @@ class Denoiser:
     ) -> tf.Tensor:
         """Returns the network's own output, `[B, H, W, C]` in pixel space."""
         seen = self.parametrisation.network_input(self.process, z_t, t, self.spectrum)
-        if dropout_seed is None:
-            return self.network(seen, t)
-        return self.network(seen, t, dropout_seed)
+        seed = () if dropout_seed is None else (dropout_seed,)
+        if self._label is None:
+            return self.network(seen, t, *seed)
+
+        def conditional():
+            return self.network(seen, t, *seed, label=self._label)
+
+        def guided():
+            without = tf.fill(tf.shape(self._label), self.network.num_classes)
+            both = self.network(
+                tf.concat([seen, seen], 0),
+                tf.concat([t, t], 0),
+                *seed,
+                label=tf.concat([self._label, without], 0),
+            )
+            with_label, without_label = tf.split(both, 2)
+            share = guidance[:, None, None, None]
+            return without_label + share * (with_label - without_label)
+
+        low, high = self._interval or (0.0, 1.0)
+        guidance = tf.where((low <= t) & (t <= high), self._guidance, 1.0)
+        if self._interval is None and not tf.is_tensor(self._guidance):
+            return conditional() if self._guidance == 1 else guided()
+        return tf.cond(tf.reduce_all(guidance == 1.0), conditional, guided)
+
+    def given(
+        self,
+        label: tf.Tensor,
+        guidance: float | tf.Tensor = 1.0,
+        interval: tuple[float, float] | None = None,
+    ) -> Denoiser:
+        """This denoiser, for batches of images of known classes.
+
+        With guidance g the network predicts `f_0 + g (f_c - f_0)`, of f_c with the label and f_0
+        without it (Ho & Salimans 2022, where g - 1 is w). As u_eps_hat and u_x_hat depend on the
+        prediction linearly, that is guidance of u_eps_hat. A batch of twice the size is evaluated
+        where g is not 1.
+
+        Args:
+            label: int32 `[B]`, the class of each image.
+            guidance: g, not negative: 0 is the model without labels, 1 that with them, more obeys
+                them more than the data do.
+            interval: the times `(low, high)` at which there is guidance; None for all.
+        """
+        bound = copy.copy(self)
+        bound._label, bound._guidance, bound._interval = label, guidance, interval
+        return bound
 
     def target(self, *, x: tf.Tensor, eps: tf.Tensor, z_t: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
         """What a perfect network would answer; see `Parametrisation.target`."""

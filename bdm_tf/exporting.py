@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -13,11 +14,13 @@ import tensorflow as tf
 
 import bdm_tf
 from bdm_tf import config
+from bdm_tf.classes import ANY_CLASS, EACH, label_checks
 from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
-from bdm_tf.model import Model, SampleSettings, build_sample_settings
+from bdm_tf.model import Model, build_sample_settings
+from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
 from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
@@ -47,11 +50,9 @@ class ExportedModel(tf.Module):
         shape = model.image_shape
         chunk_shape = (chunk_size, *shape)
         # Not attributes: tf.Module would track the Keras layers inside.
-        denoiser, process = model.denoiser(settings.projection), model.process
-        sampler = settings.sampler
-        default_steps = settings.num_steps
+        process, classes = model.process, model.classes
 
-        def sample(seed, num_images, num_steps=0, first=0):
+        def draw_all(seed, num_images, num_steps, first, label=None, guidance=None):
             checks = [
                 tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
                 tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
@@ -60,16 +61,21 @@ class ExportedModel(tf.Module):
                 tf.debugging.assert_less_equal(
                     first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
                 ),
+                *(label_checks(classes, label, guidance, num_images) if classes else ()),
             ]
             with tf.control_dependencies(checks):
-                steps = tf.where(num_steps == 0, default_steps, num_steps)
+                steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
                 first_chunk = first // chunk_size
             count = (first + num_images - 1) // chunk_size - first_chunk + 1
 
             def draw(i, drawn):
                 start = (first_chunk + i) * chunk_size
-                x = sampler(denoiser, shape=chunk_shape, seed=seed, num_steps=steps, first=start)
-                return i + 1, drawn.write(i, to_uint8(x))
+                given = {"seed": seed, "first": start, "count": chunk_size, "num_steps": steps}
+                if classes:  # images before the first and after the last are drawn, too
+                    places = tf.clip_by_value(start + tf.range(chunk_size) - first, 0, num_images)
+                    labels = tf.gather(label, tf.minimum(places, tf.shape(label)[0] - 1))
+                    given |= {"label": labels, "guidance": guidance}
+                return i + 1, drawn.write(i, to_uint8(settings.draw(model, **given)))
 
             drawn = tf.TensorArray(tf.uint8, size=count, element_shape=chunk_shape)
             _, drawn = tf.while_loop(
@@ -79,23 +85,38 @@ class ExportedModel(tf.Module):
             offset = first - first_chunk * chunk_size
             return images[offset : offset + num_images]
 
+        zero = tf.constant(0)  # Python's defaults would not be saved
+        any_class, own_guidance = tf.constant([ANY_CLASS]), tf.constant(settings.guidance)
+
+        def sample(seed, num_images, num_steps=zero, first=zero):
+            return draw_all(seed, num_images, num_steps, first)
+
+        def sample_of_class(
+            seed, num_images, num_steps=zero, first=zero, label=any_class, guidance=own_guidance
+        ):
+            return draw_all(seed, num_images, num_steps, first, label, guidance)
+
         def spec(name, dtype, *dimensions):
             return tf.TensorSpec(dimensions, dtype, name=name)
 
         batch = (None, *shape)
+        counts = [spec(name, tf.int32) for name in ("num_images", "num_steps", "first")]
+        of_class = [spec("label", tf.int32, None)] if classes else []
+        guided = [*of_class, spec("guidance", tf.float32)] if classes else []
         self.sample = tf.function(
-            sample,
-            input_signature=[
-                spec("seed", tf.int32, 2),
-                spec("num_images", tf.int32),
-                spec("num_steps", tf.int32),
-                spec("first", tf.int32),
-            ],
+            sample_of_class if classes else sample,
+            input_signature=[spec("seed", tf.int32, 2), *counts, *guided],
             autograph=False,
         )
         self.predict = tf.function(
-            lambda z_t, t: denoiser.network(z_t, t),
-            input_signature=[spec("z_t", tf.float32, *batch), spec("t", tf.float32, None)],
+            (lambda z_t, t, label: model.ema_network(z_t, t, label=label))
+            if classes
+            else (lambda z_t, t: model.ema_network(z_t, t)),
+            input_signature=[
+                spec("z_t", tf.float32, *batch),
+                spec("t", tf.float32, None),
+                *of_class,
+            ],
             autograph=False,
         )
         self.diffuse = tf.function(
@@ -112,20 +133,15 @@ class ExportedModel(tf.Module):
         """The named signatures, each with a dictionary as its result."""
 
         def named(function, result):
-            return tf.function(
-                lambda *args: {result: function(*args)},
-                input_signature=function.input_signature,
-                autograph=False,
-            )
+            @functools.wraps(function.python_function)  # and so its defaults
+            def with_name(*args):
+                return {result: function(*args)}
 
-        zero = tf.constant(0)  # Python's defaults would not be saved
+            signature = function.input_signature
+            return tf.function(with_name, input_signature=signature, autograph=False)
 
-        def sample(seed, num_images, num_steps=zero, first=zero):
-            return {"images": self.sample(seed, num_images, num_steps, first)}
-
-        signature = self.sample.input_signature
         return {
-            "serving_default": tf.function(sample, input_signature=signature, autograph=False),
+            "serving_default": named(self.sample, "images"),
             "predict": named(self.predict, "prediction"),
             "diffuse": named(self.diffuse, "z_t"),
         }
@@ -199,7 +215,16 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
         print(f"step {step} is done already: {export_dir}")
         return
     print(f"drawing {output}", flush=True)
-    sample_to_file(export_dir, output, num_images=FINAL_IMAGES, seed=0, first=0, num_steps=0)
+    each = model.classes and len(model.classes) <= FINAL_IMAGES
+    sample_to_file(
+        export_dir,
+        output,
+        num_images=FINAL_IMAGES,
+        seed=0,
+        first=0,
+        num_steps=0,
+        label=EACH if each else None,
+    )
 
 
 def _is_exported(step: int, export_dir: str) -> bool:
@@ -256,6 +281,18 @@ def _is_ours(path: str) -> bool:
         return False
 
 
+def _about_classes(model: Model, settings: SampleSettings) -> dict:
+    if model.classes is None:
+        return {}
+    return {
+        "class_names": list(model.classes.names),
+        "class_counts": list(model.classes.counts),
+        "label_dropout": model.classes.dropout,
+        "guidance": settings.guidance,
+        "guidance_interval": settings.guidance_interval,
+    }
+
+
 def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: int) -> dict:
     with model.configured():
         values = config.parameters(config.operative_text())
@@ -277,6 +314,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         "grid": type(settings.sampler.grid).__name__,
         "evaluations": settings.sampler.evaluations(settings.num_steps),
         "chunk_size": int(chunk_size),
+        **_about_classes(model, settings),
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -147,13 +148,15 @@ def load_trust(model, workdir: str) -> bool:
     return True
 
 
-def prepare_trust(model, workdir: str, batches: Batches) -> None:
+def prepare_trust(
+    model, workdir: str, batches: Batches, labels: Callable[[int], np.ndarray] | None = None
+) -> None:
     """Measures what a model's estimates are worth, unless a workdir has it of these weights.
 
     Args:
         model: the model, with its spectrum and averaged weights.
         workdir: where `trust.npz` is, or is to be.
-        batches: the training images; see `measure_trust`.
+        batches, labels: the training images; see `measure_trust`.
 
     Raises:
         UserError: it cannot be read or written.
@@ -161,7 +164,7 @@ def prepare_trust(model, workdir: str, batches: Batches) -> None:
     if load_trust(model, workdir):
         return
     print("measuring how far the network's estimates can be trusted", flush=True)
-    trust = measure_trust(model.denoiser(), batches)
+    trust = measure_trust(model.denoiser(), batches, labels=labels)
     arrays = {"weights": weights_sha256(model), "times": trust.times, "slope": trust.slope}
     path = _trust_path(workdir)
     with writing(path):

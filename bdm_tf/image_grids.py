@@ -12,7 +12,14 @@ import tensorflow as tf
 from PIL import Image
 from tqdm import tqdm
 
-from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
+from bdm_tf.classes import EACH
+from bdm_tf.saved_models import (
+    check_steps,
+    chosen_classes,
+    load_saved_model,
+    model_info,
+    warn_of_few_steps,
+)
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_replaces, check_writable, write_atomically, write_npz, writing
 from bdm_tf.system.interrupts import interruptible
@@ -30,9 +37,11 @@ def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np
     return canvas[: canvas.shape[0] - padding, : canvas.shape[1] - padding]
 
 
-def write_grid(images: np.ndarray, path: str, min_side: int = 512) -> None:
-    """Writes a grid of uint8 images as PNG, small ones enlarged by whole pixels."""
-    canvas = grid(images)
+def write_grid(
+    images: np.ndarray, path: str, min_side: int = 512, columns: int | None = None
+) -> None:
+    """Writes a `grid` of uint8 images as PNG, small ones enlarged by whole pixels."""
+    canvas = grid(images, columns)
     factor = max(1, min_side // max(canvas.shape[:2]))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()
@@ -55,9 +64,27 @@ def without_tensor_float_32() -> Iterator[None]:
 
 
 def sample_to_file(
-    saved_model: str, output: str, *, num_images: int, seed: int, first: int, num_steps: int
+    saved_model: str,
+    output: str,
+    *,
+    num_images: int | None,
+    seed: int,
+    first: int,
+    num_steps: int,
+    label: str | None = None,
+    guidance: float | None = None,
 ) -> None:
     """Draws images from a SavedModel into a grid (.png) or an array `images` (.npz).
+
+    Args:
+        saved_model: where it is.
+        output: what to write.
+        num_images: how many; None is 64, or 8 a class if there is to be a row of each.
+        seed, first: of the noise, and the number of the first image.
+        num_steps: of sampling; 0 is the model's own.
+        label: a class by name or number, "each" for all in turn, a row a class; None draws them as
+            the training images have them.
+        guidance: None is the model's own.
 
     Raises:
         UserError: `saved_model` is no SavedModel of this library or does not take that many steps,
@@ -68,6 +95,9 @@ def sample_to_file(
     info = model_info(saved_model)
     check_steps(info, num_steps, "--num_steps")
     warn_of_few_steps(info, num_steps)
+    if num_images is None:
+        num_images = 8 * len(info.get("class_names", ())) if label == EACH else 64
+    classes = chosen_classes(info, label, guidance, num_images)
     model = load_saved_model(saved_model)
     images = _room(num_images, info["image_shape"])
     # Of version 0.1.0, which did not say: its default.
@@ -77,19 +107,26 @@ def sample_to_file(
         while bar.n < num_images:
             start = first + bar.n
             count = min(chunk_size - start % chunk_size, num_images - bar.n)
+            given = {} if guidance is None else {"guidance": tf.constant(guidance)}
+            if classes is not None:
+                given["label"] = tf.constant(classes[bar.n : bar.n + count])
             images[bar.n : bar.n + count] = interruptible(
                 model.sample,
                 seed=tf.constant([0, seed]),
                 num_images=tf.constant(count),
                 num_steps=tf.constant(num_steps),
                 first=tf.constant(start),
+                **given,
             )
             bar.update(count)
+    columns = None
+    if label == EACH and not num_images % len(info["class_names"]):
+        columns = num_images // len(info["class_names"])
     with writing(output):
         if output.lower().endswith(".npz"):
             write_npz(output, {"images": images}, compressed=True)
         else:
-            write_grid(images, output)
+            write_grid(images, output, columns=columns)
     print(f"wrote {num_images} images to {output}")
 
 

@@ -10,6 +10,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
+from bdm_tf.classes import Classes, check_guidable
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
@@ -19,18 +20,16 @@ from bdm_tf.history import read_history
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
-from bdm_tf.projections import NoProjection, PixelClip, Projection
-from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.projections import Projection
+from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.spectrum import Spectrum, needed
 from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.system.errors import (
     UserError,
-    check_flags,
     check_image_shape,
     check_kind,
     check_maker,
     first_line,
-    is_whole,
 )
 from bdm_tf.system.paths import check_literal
 from bdm_tf.weights import restore_average
@@ -50,8 +49,11 @@ class Model:
         times: how training's times are spread; None is `UniformGrid`.
         spectrum_sha256: of the training images' spectrum, which training notes in config.gin; None
             takes any.
+        class_names, class_counts, label_dropout: of a model of images with labels; see `Classes`.
+            Training notes them, if `train.label_dropout` is given.
 
     Attributes:
+        classes: of the images; None where labels are not learnt.
         spectrum: of the training images, once `use_spectrum` was called.
         configuration: of the run that it was loaded from; None is gin's current one.
         changes: of that run's settings while it was trained; see `History`.
@@ -70,6 +72,9 @@ class Model:
         prior: Prior | None = None,
         times: TimeGrid | None = None,
         spectrum_sha256: str | None = None,
+        class_names: Sequence[str] | None = None,
+        class_counts: Sequence[int] | None = None,
+        label_dropout: float | None = None,
     ):
         check_image_shape("Model.image_shape", image_shape)
         check_maker("Model.network", network, "@UNet")
@@ -91,8 +96,19 @@ class Model:
         self.configuration: str | None = None
         self.changes: list[dict] = []
         self.spectrum_sha256 = spectrum_sha256
-        self.network = network(image_shape=self.image_shape)
-        self.ema_network = network(image_shape=self.image_shape, name="ema")
+        self.classes: Classes | None = None
+        given = {}
+        if class_names is not None:
+            counts = tuple(class_counts or ())
+            self.classes = Classes(tuple(class_names), counts, label_dropout or 0.0)
+            given = {"num_classes": len(self.classes)}
+        self.network = network(image_shape=self.image_shape, **given)
+        self.ema_network = network(image_shape=self.image_shape, name="ema", **given)
+        if self.classes is None and getattr(self.network, "num_classes", None) is not None:
+            raise UserError(
+                "the network's num_classes is that of the training images: give "
+                "train.label_dropout = 0.1 in its place"
+            )
         self.parametrisation.check(self.process)
         objective.check(self.denoiser())
         self.times.check(self.process)
@@ -115,6 +131,12 @@ class Model:
     def learner(self) -> Denoiser:
         """The denoiser with the weights that are being trained."""
         return self._denoiser(self.network, None)
+
+    def losses(self, denoiser: Denoiser, x, t, noise, dropout_seed=None, label=None) -> tf.Tensor:
+        """The objective's loss `[B]` of each image; `label` int32 `[B]` where labels are learnt."""
+        if label is not None:
+            denoiser = denoiser.given(label)
+        return self.objective(denoiser, x, t, noise, dropout_seed)
 
     def times_at(self, places: tf.Tensor) -> tf.Tensor:
         """Training times `[B]` from numbers `[B]` that are uniform in [0, 1]."""
@@ -146,48 +168,6 @@ class Model:
         )
 
 
-@gin.register("sample")
-class SampleSettings:
-    """How finished models are sampled.
-
-    Args:
-        sampler: the sampler.
-        num_steps: its number of steps, T.
-        projection: bounds on the estimate of the image; None is `NoProjection`.
-        clip: what `PixelClip` was called: True is that, False `NoProjection`.
-
-    Raises:
-        UserError: both are given, or a part is of another kind.
-    """
-
-    def __init__(
-        self,
-        sampler: Sampler,
-        num_steps: int = 1000,
-        projection: Projection | None = None,
-        clip: bool | None = None,
-    ):
-        if clip is not None:
-            check_flags("sample", clip=clip)
-        if clip and projection is not None:
-            raise UserError(
-                "sample.clip = True is sample.projection = @PixelClip(); give one of the two "
-                "(sample.clip = None takes the other back)"
-            )
-        if projection is None:
-            projection = PixelClip() if clip else NoProjection()
-        check_kind("sample.sampler", sampler, Sampler)
-        check_kind("sample.projection", projection, Projection)
-        if not is_whole(num_steps):  # how many there may be, the sampler knows
-            raise UserError(f"sample.num_steps={num_steps!r} must be a whole number")
-        self.sampler, self.num_steps, self.projection = sampler, num_steps, projection
-
-    def __str__(self) -> str:
-        evaluations = self.sampler.evaluations(self.num_steps)
-        sampler, projection = type(self.sampler).__name__, type(self.projection).__name__
-        return f"{sampler}, {evaluations} network evaluations, {projection}"
-
-
 def build_model() -> Model:
     """The model of gin's current configuration."""
     return _built("Model")
@@ -202,6 +182,8 @@ def build_sample_settings(model: Model) -> SampleSettings:
     with model.configured():
         settings = _built("sample")
     settings.sampler.check(model.denoiser(), settings.num_steps, "sample.num_steps")
+    if settings.guidance != 1:
+        check_guidable(model.classes)
     return settings
 
 

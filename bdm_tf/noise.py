@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Draws of the prior: noise, which component, and within it. Steps count from 1.
-PRIOR, COMPONENT, WITHIN = 0, -1, -2
+# Draws of the prior: noise, which component, and within it; and of the class. Steps count from 1.
+PRIOR, COMPONENT, WITHIN, LABEL = 0, -1, -2, -3
 _BLOCK = 4  # numbers that Philox makes of one value of its counter
 _SCRAMBLE = 0x02461E293EC8F720  # the key with which TensorFlow makes a key of a seed
 # Sines are rounded another way where a vector register is not full: numbers come in multiples.
@@ -72,11 +72,11 @@ def uniform(seed: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
     return _unit(_bits(shape, *_key_counter(seed)))
 
 
-def choices(seeds: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+def choices(seeds: tf.Tensor, weights: tf.Tensor, purpose: int = COMPONENT) -> tf.Tensor:
     """An index int32 `[count]` for each image, drawn in proportion to `weights` `[n]`."""
     places = tf.map_fn(
         lambda seed: uniform(seed, []),
-        seeds + tf.constant([COMPONENT, 0]),
+        seeds + tf.constant([purpose, 0]),
         fn_output_signature=tf.float32,
     )
     # In float64: the sum of 50,000 weights would not end at 1 in float32.

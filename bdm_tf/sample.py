@@ -8,10 +8,18 @@ from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
 _OUTPUT = define_path("output", None, "A grid (.png) or the images themselves (.npz).")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 64, "How many images.")
+_NUM_IMAGES = flags.DEFINE_integer(
+    "num_images", None, "How many images; 64 unless told, 8 a class with --label=each."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, from 0 to 2^31 - 1.")
 _FIRST = flags.DEFINE_integer("first", 0, "Number of the first image of this seed.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 0, "Sampling steps; 0 is the number at export.")
+_LABEL = flags.DEFINE_string(
+    "label", None, "A class by name or number, or each: a row a class. Drawn at random unless told."
+)
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", None, "How much more than 1 labels are obeyed; the model's own unless told."
+)
 _MOST = 2**31 - 1
 
 
@@ -25,9 +33,9 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
     check_seed("--seed", _SEED.value)
     for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
-        if not least <= flag.value <= _MOST:
+        if flag.value is not None and not least <= flag.value <= _MOST:
             raise UserError(f"--{flag.name}={flag.value} must lie between {least} and {_MOST}")
-    if _FIRST.value + _NUM_IMAGES.value > _MOST:
+    if _FIRST.value + (_NUM_IMAGES.value or 0) > _MOST:
         raise UserError(
             f"--first={_FIRST.value} and --num_images={_NUM_IMAGES.value} go beyond the last image "
             f"of a seed, number {_MOST - 1}"
@@ -43,6 +51,8 @@ def main(argv: list[str]) -> None:
         seed=_SEED.value,
         first=_FIRST.value,
         num_steps=_NUM_STEPS.value,
+        label=_LABEL.value,
+        guidance=_GUIDANCE.value,
     )
 
 

@@ -7,11 +7,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.system.errors import UserError, first_line, is_whole
+from bdm_tf.classes import EACH, class_number, in_turn
+from bdm_tf.system.errors import UserError, check_between, first_line, is_whole
 from bdm_tf.system.paths import check_literal
 
 INFO = os.path.join("assets.extra", "model_info.json")
@@ -25,9 +27,10 @@ _NEEDED: dict[str, Any] = {
     "versions": dict,
 }
 # What they must be besides, where they are there.
-_SOUND: dict[str, Callable[[Any], bool]] = {
+_SOUND: dict[str, Callable[[Any], Any]] = {
     "image_shape": lambda v: len(v) == 3 and all(is_whole(n) and n > 0 for n in v),
     "chunk_size": lambda v: is_whole(v) and v > 0,
+    "class_names": lambda v: isinstance(v, list) and v and all(isinstance(n, str) for n in v),
     "allowed_num_steps": lambda v: isinstance(v, list) and len(v) == 2 and is_whole(v[0]),
 }
 
@@ -127,3 +130,41 @@ def warn_of_few_steps(info: dict, num_steps: int) -> None:
             info["num_steps"],
             bound,
         )
+
+
+def chosen_classes(
+    info: dict, label: str | None, guidance: float | None, num_images: int
+) -> np.ndarray | None:
+    """The classes of images to be drawn, int32 `[num_images]`; None for those the model draws.
+
+    Args:
+        info: what the SavedModel says of itself.
+        label, guidance: see `sample_to_file`.
+        num_images: how many images.
+
+    Raises:
+        UserError: the model knows no labels, or not this one; or takes no such guidance.
+    """
+    names = info.get("class_names")
+    if names is None:
+        for flag, value in (("--label", label), ("--guidance", guidance)):
+            if value is not None:
+                raise UserError(
+                    f"{flag}={value}: the model was trained without labels; "
+                    "gin/digits_labels.gin shows how to train with them"
+                )
+        return None
+    if guidance is not None:
+        check_between("--guidance", guidance, 0)
+        if guidance != 1 and not info.get("label_dropout"):
+            raise UserError(
+                f"--guidance={guidance} must be 1: the model was trained with train.label_dropout "
+                "= 0, and does not know images without a label"
+            )
+    if label is None:
+        return None
+    if label != EACH:
+        return np.full(num_images, class_number(label, names), np.int32)
+    if num_images < len(names):
+        raise UserError(f"--label={EACH} draws {len(names)} classes, more than {num_images} images")
+    return in_turn(np.arange(num_images, dtype=np.int32), num_images, len(names))

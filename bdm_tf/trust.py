@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,23 +58,31 @@ class Trust:
         return (1.0 - share) * tf.gather(slope, low) + share * tf.gather(slope, high)
 
 
-def measure_trust(denoiser: Denoiser, batches: Batches, num_images: int = 1000) -> Trust:
+def measure_trust(
+    denoiser: Denoiser,
+    batches: Batches,
+    num_images: int = 1000,
+    labels: Callable[[int], np.ndarray] | None = None,
+) -> Trust:
     """Diffuses training images to some times and compares the estimates with the images.
 
     Args:
         denoiser: without a projection, and with the images' spectrum.
         batches: called for a pass over the images: uint8 `[n, H, W, C]`.
         num_images: how many of them are looked at, the first.
+        labels: finds the classes int32 `[n]` of the first n of them, where labels are learnt.
     """
+    classes = labels(num_images) if labels else None
     process, spectrum = denoiser.process, needed(denoiser.spectrum, "SpectralShrink")
     places = tf.linspace(0.0, 1.0, _TIMES)
     times = times_of_even_angles(process, places, spectrum, power=0.0).numpy()
 
     @tf.function(autograph=False)
-    def sums(images, first, t):
+    def sums(images, first, t, label=None):
         x, t = to_unit_range(images), tf.fill([images.shape[0]], t)
         eps = process.basis.noise(normal_rows(tf.constant(_SEED), first, images.shape))
-        _, u_x_hat = denoiser(process.diffuse(x, t, eps), t)
+        given = denoiser if label is None else denoiser.given(label)
+        _, u_x_hat = given(process.diffuse(x, t, eps), t)
         found = tf.cast(u_x_hat - spectrum.mean, tf.float64)
         true = tf.cast(process.basis.to_frequency(x) - spectrum.mean, tf.float64)
         return tf.reduce_sum(found * true, 0), tf.reduce_sum(found**2, 0)
@@ -84,8 +93,9 @@ def measure_trust(denoiser: Denoiser, batches: Batches, num_images: int = 1000) 
         images = images[: num_images - first]
         if not len(images):
             break
+        label = [] if classes is None else [tf.constant(classes[first : first + len(images)])]
         for k, t in enumerate(times):
-            together[:, k] += sums(tf.constant(images), tf.constant(first), tf.constant(t))
+            together[:, k] += sums(tf.constant(images), tf.constant(first), tf.constant(t), *label)
         first += len(images)
     covariance, variance = together
     slope = np.divide(covariance, variance, out=np.zeros_like(variance), where=variance > 0)

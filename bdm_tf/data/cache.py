@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import compress
 
 import numpy as np
 import PIL
@@ -28,7 +29,7 @@ def read_images(
     paths: list[str],
     shape: tuple[int, int, int],
     decode: Callable[[str], np.ndarray],
-) -> tuple[np.ndarray, list[ValueError]]:
+) -> tuple[np.ndarray, list[str], list[ValueError]]:
     """The images of a folder, decoded now or kept from an earlier start.
 
     They are kept in the user's cache folder, by path, size and time of change.
@@ -40,7 +41,8 @@ def read_images(
         decode: `decode(path) -> uint8 [H, W, C]`; ValueError for a file that is no image.
 
     Returns:
-        uint8 `[n, H, W, C]`, those that could be decoded in the order of `paths`; and the errors.
+        uint8 `[n, H, W, C]`, those that could be decoded in the order of `paths`; their paths; and
+        the errors.
     """
     kept = _Kept(folder, shape)
     rows = np.empty(len(paths), kept.dtype)
@@ -67,12 +69,13 @@ def read_images(
         pool.shutdown(cancel_futures=True)
     errors = [result for result in found if isinstance(result, ValueError)]
     if errors:
-        rows = rows[[not isinstance(result, ValueError) for result in found]]
+        is_read = [not isinstance(result, ValueError) for result in found]
+        rows, paths = rows[is_read], list(compress(paths, is_read))
     if None in found:
         kept.used(found.count(None))
     if sum(result for result in found if isinstance(result, int)) >= _WORTH_KEEPING:
         kept.keep(rows)
-    return np.ascontiguousarray(rows["image"]), errors
+    return np.ascontiguousarray(rows["image"]), paths, errors
 
 
 class _Kept:

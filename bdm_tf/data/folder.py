@@ -13,6 +13,7 @@ from absl import logging
 
 from bdm_tf.data.cache import read_images
 from bdm_tf.data.images import NAMED, FileImages, Images, InMemoryImages
+from bdm_tf.data.labels import folder_classes
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
 from bdm_tf.system.errors import UserError, check_between, check_text, first_line, is_whole
@@ -38,8 +39,9 @@ class ImageFolder:
     `data/test/`, `trainset/` and `val_images/`) are refused, and the latter alone is warned of.
 
     Hidden files and folders, runs of this library, pipes and devices, and what a link leads back to
-    are left out; a line says what was found. Resized images that are held in memory are kept in the
-    user's cache folder for the next start.
+    are left out; a line says what was found. Where every image of a split lies in one of several
+    folders below it, as in `train/cat/1.png`, these are the classes. Resized images that are held
+    in memory are kept in the user's cache folder for the next start.
 
     Args:
         image_size: `H = W`, or `(H, W)`: images are resized to cover it and centre-cropped.
@@ -120,20 +122,28 @@ class ImageFolder:
 
     def _read(self, folder: str, on_corrupt_image: str, is_split: bool) -> Images:
         paths, left_out = image_files(folder)
-        beside = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
+        others = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
         if not paths:
-            found = f"; it holds {beside}" if beside else ""
-            raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){found}")
+            it_holds = f"; it holds {others}" if others else ""
+            raise UserError(f"{folder} holds no images ({', '.join(EXTENSIONS)}){it_holds}")
         if not is_split:
             check_no_splits(folder, paths)
-        found = f"; left out: {beside}" if beside else ""
+        beside = f"; left out: {others}" if others else ""
         inside = "" if is_split else _folders_of(folder, paths)
-        print(f"{folder}: {len(paths)} images{inside}{found}", flush=True)
+        print(f"{folder}: {len(paths)} images{inside}{beside}", flush=True)
         shape = (*self._size, self._channels)
         skip = on_corrupt_image == "skip"
         if len(paths) * float(np.prod(shape)) > self._max_bytes:
-            return FileImages(paths, shape, self._decode, skip, decoded_as=f"resize {VERSION}")
-        array, errors = read_images(folder, paths, shape, self._decode)
+            return FileImages(
+                paths,
+                shape,
+                self._decode,
+                skip,
+                decoded_as=f"resize {VERSION}",
+                class_names=folder_classes(folder, paths)[0],
+                labels=lambda: folder_classes(folder, paths)[1],
+            )
+        array, found, errors = read_images(folder, paths, shape, self._decode)
         if errors and not skip:
             raise UserError(
                 f"{errors[0]} ({len(errors)} such file(s)): remove it, or give "
@@ -145,7 +155,13 @@ class ImageFolder:
             logging.warning("skipped: %d more such files", len(errors) - NAMED)
         if not len(array):
             raise UserError(f"none of the {len(paths)} files in {folder} is a readable image")
-        return InMemoryImages(array, files=paths)
+        names = folder_classes(folder, found)[0]
+        return InMemoryImages(
+            array,
+            files=paths,
+            class_names=names,
+            labels=lambda: folder_classes(folder, found)[1],
+        )
 
     def _decode(self, path: str) -> np.ndarray:
         return decode_file(path, self._size, self._channels)

@@ -24,10 +24,17 @@ class Images(abc.ABC):
     image_shape: tuple[int, int, int]
     num_images: int
     description: dict[str, str] = {}  # "data_set", "version" and "split", for results
+    class_names: tuple[str, ...] = ()  # empty where there are no labels
 
     @abc.abstractmethod
     def train_batches(
-        self, *, batch_size: int, seed: int, first_step: int, rows: tuple[int, int] | None = None
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        first_step: int,
+        rows: tuple[int, int] | None = None,
+        with_labels: bool = False,
     ) -> tf.data.Dataset:
         """Endless training batches, beginning with global batch number `first_step`.
 
@@ -39,9 +46,18 @@ class Images(abc.ABC):
             seed: an integer.
             first_step: the number of the first batch.
             rows: `(low, high)`, the rows of each global batch to return; default all.
+            with_labels: also return labels, which there must be.
 
         Returns:
-            Elements uint8 `[high - low, H, W, C]`.
+            Elements uint8 `[high - low, H, W, C]`; with labels a pair of that and the images'
+            classes, int32 `[high - low]`.
+        """
+
+    @abc.abstractmethod
+    def labels(self, num_images: int | None = None) -> np.ndarray:
+        """The classes int32 `[n]` of the first `num_images` images (all, if None), in fixed order.
+
+        There must be `class_names`, which the numbers count.
         """
 
     @abc.abstractmethod
@@ -72,24 +88,37 @@ class Images(abc.ABC):
 class _IndexedImages(Images):
     """Images that can be read in any order, so that resuming is index arithmetic."""
 
-    @abc.abstractmethod
-    def _read(self, indices: tf.Tensor) -> tf.Tensor:
-        """uint8 `[n, H, W, C]` of the images with these int64 `[n]` indices."""
+    _labels: Callable[[], np.ndarray] | None = None
 
-    def train_batches(self, *, batch_size, seed, first_step, rows=None):
+    @abc.abstractmethod
+    def _read(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The images with these int64 `[n]` indices, uint8 `[n, H, W, C]`, and their indices.
+
+        These are others where an image that cannot be read was replaced.
+        """
+
+    def train_batches(self, *, batch_size, seed, first_step, rows=None, with_labels=False):
         low, high = rows or (0, batch_size)
         places = tf.range(low, high, dtype=tf.int64)
+        with tf.device("CPU:0"):
+            labels = tf.constant(self.labels()) if with_labels else None
 
         def batch(step):
             indices = permuted(step * batch_size + places, self.num_images, seed)
-            return tf.ensure_shape(self._read(indices), [high - low, *self.image_shape])
+            images, indices = self._read(indices)
+            images = tf.ensure_shape(images, [high - low, *self.image_shape])
+            return images if labels is None else (images, tf.gather(labels, indices))
 
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         return steps.map(batch, num_parallel_calls=2, deterministic=True)
 
     def eval_images(self, num_images):
         count = min(num_images, self.num_images)
-        return self._read(tf.range(count, dtype=tf.int64)).numpy()
+        return self._read(tf.range(count, dtype=tf.int64))[0].numpy()
+
+    def labels(self, num_images=None):
+        assert self._labels is not None, "there are no class_names"
+        return np.asarray(self._labels(), np.int32)[:num_images]
 
 
 def permuted(positions: tf.Tensor, num_images: int, seed: int) -> tf.Tensor:
@@ -120,6 +149,8 @@ class InMemoryImages(_IndexedImages):
         array: uint8 `[N, H, W, C]`, N at least 1.
         description: see `Images`.
         files: those that the images were read from; whatever decodes them, they are the same.
+        class_names: of the images' classes.
+        labels: finds the images' classes, int32 `[N]`.
     """
 
     def __init__(
@@ -127,6 +158,8 @@ class InMemoryImages(_IndexedImages):
         array: np.ndarray,
         description: dict[str, str] | None = None,
         files: Sequence[str] = (),
+        class_names: Sequence[str] = (),
+        labels: Callable[[], np.ndarray] | None = None,
     ):
         array = np.asarray(array)
         if array.dtype != np.uint8 or array.ndim != 4 or not array.size:
@@ -134,6 +167,7 @@ class InMemoryImages(_IndexedImages):
                 f"images are {array.dtype} {array.shape}, must be uint8 [N, H, W, C], N at least 1"
             )
         self.description, self._files = description or {}, files
+        self.class_names, self._labels = tuple(class_names), labels
         self.num_images, *shape = array.shape
         self.image_shape = tuple(shape)
         with tf.device("CPU:0"):
@@ -159,7 +193,7 @@ class InMemoryImages(_IndexedImages):
             yield from (hashlib.sha256(image.tobytes()).digest() for image in batch)
 
     def _read(self, indices):
-        return tf.gather(self._array, indices)
+        return tf.gather(self._array, indices), indices
 
 
 class FileImages(_IndexedImages):
@@ -171,6 +205,7 @@ class FileImages(_IndexedImages):
         read: `read(path) -> uint8 [H, W, C]`; raises for a file that is no image.
         skip_corrupt: replace a file that cannot be read by the next that can; a few are named.
         decoded_as: what `read` makes of a file, in words, for `content_key`.
+        class_names, labels: see `InMemoryImages`.
     """
 
     def __init__(
@@ -180,8 +215,11 @@ class FileImages(_IndexedImages):
         read: Callable[[str], np.ndarray],
         skip_corrupt: bool,
         decoded_as: str = "",
+        class_names: Sequence[str] = (),
+        labels: Callable[[], np.ndarray] | None = None,
     ):
         self.num_images = len(paths)
+        self.class_names, self._labels = tuple(class_names), labels
         self.image_shape = image_shape
         self._paths, self._read_file, self._skip = paths, read, skip_corrupt
         self._skipped: set[str] = set()
@@ -192,12 +230,12 @@ class FileImages(_IndexedImages):
         return self._failure
 
     def eval_images(self, num_images):
-        return np.stack([self._read_one(i) for i in range(min(num_images, self.num_images))])
+        return np.stack([self._read_one(i)[0] for i in range(min(num_images, self.num_images))])
 
     def in_order(self, batch_size):
         for start in range(0, self.num_images, batch_size):
             stop = min(start + batch_size, self.num_images)
-            yield np.stack([self._read_one(i) for i in range(start, stop)])
+            yield np.stack([self._read_one(i)[0] for i in range(start, stop)])
 
     def content_key(self):
         kind = [self._decoded_as.encode()]
@@ -208,17 +246,21 @@ class FileImages(_IndexedImages):
 
     def _read(self, indices):
         return tf.map_fn(
-            lambda i: tf.numpy_function(self._read_one, [i], tf.uint8),
+            lambda i: tuple(tf.numpy_function(self._read_one, [i], (tf.uint8, tf.int64))),
             indices,
-            fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+            fn_output_signature=(
+                tf.TensorSpec(self.image_shape, tf.uint8),
+                tf.TensorSpec([], tf.int64),
+            ),
             parallel_iterations=16,
         )
 
-    def _read_one(self, index: int) -> np.ndarray:
+    def _read_one(self, index: int) -> tuple[np.ndarray, np.int64]:
         for offset in range(self.num_images):
-            path = self._paths[(int(index) + offset) % self.num_images]
+            place = (int(index) + offset) % self.num_images
+            path = self._paths[place]
             try:
-                return self._read_file(path)
+                return self._read_file(path), np.int64(place)
             except ValueError as error:
                 if not self._skip:
                     self._failure = UserError(

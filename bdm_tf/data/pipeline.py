@@ -28,6 +28,7 @@ def training_dataset(
     flip: bool,
     rows: tuple[int, int] | None = None,
     replica_batch_size: int | None = None,
+    with_labels: bool = False,
 ) -> tf.data.Dataset:
     """Endless training batches, a pure function of (seed, step).
 
@@ -40,15 +41,18 @@ def training_dataset(
             step, place in the global batch).
         rows: `(low, high)`, the rows of the global batch that this worker takes; default all.
         replica_batch_size: cut the rows into pieces of this many, one element each, in order.
+        with_labels: also return the images' classes.
 
     Returns:
         Elements `{"image": float32 [b, H, W, C] in [-1, 1], "row": int32 []}`, where row is the
-        place of the piece's first example in the global batch.
+        place of the piece's first example in the global batch; with labels also `"label"`, int32
+        `[b]`.
     """
     low, high = rows or (0, batch_size)
     size = replica_batch_size or high - low
 
     def prepare(step, batch):
+        batch, labels = batch if with_labels else (batch, None)
         if flip:
             choice = tf.random.stateless_uniform(
                 [batch_size], tf.stack([tf.constant(seed ^ _FLIP, tf.int64), step]), alg="philox"
@@ -56,10 +60,15 @@ def training_dataset(
             mirrored = choice[low:high, None, None, None] < 0.5
             batch = tf.where(mirrored, tf.reverse(batch, [2]), batch)
         pieces = tf.reshape(to_unit_range(batch), [-1, size, *images.image_shape])
-        return {"image": pieces, "row": tf.range(low, high, size)}
+        prepared = {"image": pieces, "row": tf.range(low, high, size)}
+        return prepared if labels is None else {**prepared, "label": tf.reshape(labels, [-1, size])}
 
     batches = images.train_batches(
-        batch_size=batch_size, seed=seed, first_step=first_step, rows=rows
+        batch_size=batch_size,
+        seed=seed,
+        first_step=first_step,
+        rows=rows,
+        with_labels=with_labels,
     )
     dataset = batches.enumerate(start=first_step).map(prepare, num_parallel_calls=2)
     options = tf.data.Options()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import numpy as np
@@ -36,6 +36,8 @@ class RecordImages(Images):
         decode: `decode(record) -> uint8 [H, W, C]` in TensorFlow operations.
         decoded_as: what `decode` takes from a record, in words, for `content_key`.
         read: `read(path)` -> the dataset of a file's encoded records.
+        class_names: of the images' classes.
+        label: `label(record) -> int32 []`, the class, in TensorFlow operations.
     """
 
     def __init__(
@@ -46,11 +48,14 @@ class RecordImages(Images):
         decode: Callable[[tf.Tensor], tf.Tensor],
         decoded_as: str = "",
         read: Callable[[tf.Tensor], tf.data.Dataset] = tf.data.TFRecordDataset,
+        class_names: Sequence[str] = (),
+        label: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ):
         self.num_images, self.image_shape = num_images, image_shape
         self._paths, self._skips, self._counts = zip(*shards)
         self._shards = shards
         self._decode, self._decoded_as, self._read = decode, decoded_as, read
+        self.class_names, self._label = tuple(class_names), label
 
     def overlaps(self, other: RecordImages) -> bool:
         """Whether some record is in both."""
@@ -62,7 +67,7 @@ class RecordImages(Images):
         pairs = [(ends(a), ends(b)) for a in self._shards for b in other._shards if a[0] == b[0]]
         return any(max(a[0], b[0]) < min(a[1], b[1]) for a, b in pairs)
 
-    def train_batches(self, *, batch_size, seed, first_step, rows=None):
+    def train_batches(self, *, batch_size, seed, first_step, rows=None, with_labels=False):
         low, high = rows or (0, batch_size)
         first_epoch, skip = divmod(first_step * batch_size, self.num_images)
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
@@ -70,8 +75,18 @@ class RecordImages(Images):
         if (low, high) != (0, batch_size):
             batches = records.batch(batch_size, drop_remainder=True)
             records = batches.map(lambda batch: batch[low:high]).unbatch()
-        images = records.map(self._decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+        def decode(record):
+            image = self._decode(record)
+            return (image, self._label(record)) if with_labels else image
+
+        images = records.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return images.batch(high - low, drop_remainder=True)
+
+    def labels(self, num_images=None):
+        count = self.num_images if num_images is None else num_images
+        labels = self._records().map(self._label).take(count).batch(10_000)
+        return np.concatenate(list(self._found(labels)))
 
     def eval_images(self, num_images):
         return np.stack(list(self._found(self._decoded().take(num_images))))

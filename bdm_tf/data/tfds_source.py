@@ -36,6 +36,7 @@ class TFDSImages:
         train_split, eval_split: TFDS splits, such as "train" or "train[:90%]"; None for no
             evaluation split.
         image_key: the feature that holds the image.
+        label_key: the feature that holds the class, if there is one.
         max_memory_gb: decoded images up to this size are held in memory, more are streamed.
 
     Attributes:
@@ -50,8 +51,10 @@ class TFDSImages:
         eval_split: str | None = "test",
         image_key: str = "image",
         max_memory_gb: float = 4.0,
+        label_key: str = "label",
     ):
         check_text("TFDSImages", name=name, train_split=train_split, image_key=image_key)
+        check_text("TFDSImages", label_key=label_key)
         if not re.fullmatch(r"\w[\w.+:/*-]*", name) or ".." in name:
             raise UserError(
                 f"TFDSImages.name={name!r} is no name of a data set, such as 'cifar10' or "
@@ -64,7 +67,7 @@ class TFDSImages:
         self._name = name
         self._size = checked_size(image_size)
         self._splits = (train_split, eval_split)
-        self._key = image_key
+        self._key, self._label_key = image_key, label_key
         self._max_bytes = max_memory_gb * 2**30
 
     def load(
@@ -90,7 +93,10 @@ class TFDSImages:
         array = np.empty((train.num_images, *shape), np.uint8)
         for start, batch in zip(range(0, len(array), 500), train.in_order(500)):
             array[start : start + len(batch)] = batch
-        return InMemoryImages(array, train.description), evaluation
+        images = InMemoryImages(
+            array, train.description, class_names=train.class_names, labels=train.labels
+        )
+        return images, evaluation
 
     def image_shape(self) -> tuple[int, int, int]:
         """The images' `(H, W, C)`, for which no data need be there.
@@ -116,6 +122,8 @@ class TFDSImages:
         return (*size, channels or 3)
 
     def _records(self, builder, split: str, shape) -> RecordImages:
+        from tensorflow_datasets.core.decode import SkipDecoding
+
         try:
             split_info = builder.info.splits[split]
         except (KeyError, ValueError) as error:
@@ -129,9 +137,22 @@ class TFDSImages:
         def decode(record):
             return fit_tensor(features.deserialize_example(record)[key], shape[:2], shape[2])
 
+        def label(record):
+            skipped = {key: SkipDecoding()}
+            found = features.deserialize_example(record, decoders=skipped)[self._label_key]
+            return tf.cast(found, tf.int32)
+
         shards = [(i.filename, i.skip, i.take) for i in split_info.file_instructions]
-        read = _record_reader(builder)
-        images = RecordImages(shards, split_info.num_examples, shape, decode, key, read)
+        images = RecordImages(
+            shards,
+            split_info.num_examples,
+            shape,
+            decode,
+            key,
+            _record_reader(builder),
+            class_names=_class_names(features, self._label_key),
+            label=label,
+        )
         images.description = {
             "data_set": self._name,
             "version": str(builder.version),
@@ -144,6 +165,14 @@ def _is_image(feature) -> bool:
     import tensorflow_datasets as tfds
 
     return isinstance(feature, tfds.features.Image) and feature.np_dtype == np.uint8
+
+
+def _class_names(features, key: str) -> tuple[str, ...]:
+    """Those of a feature, if it is a class."""
+    import tensorflow_datasets as tfds
+
+    feature = dict(features).get(key)
+    return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
 
 
 def prepared_builder(name: str, data_dir: str | None):

@@ -6,6 +6,7 @@ import gin
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.data.labels import labels_among
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.evaluation.evaluator import (
     EVAL_IMAGES,
@@ -41,13 +42,17 @@ class _OverImages(Evaluator):
         check_split(self.names[0], context, "eval", images=True)
         self._model, self._seed, self._draws = context.model, context.seed, draws
         self._described = context.reference.describe("eval")
+        self._labels: np.ndarray | None = None
+        if context.model.classes is not None:
+            images = context.reference.images("eval")
+            self._labels = labels_among(images, context.model.classes.names)
         self._run = context.on_replicas(self._values)
         self.start()
 
     def start(self) -> None:
         self._found: dict[int, dict[str, float]] = {}
 
-    def _values(self, images, numbers, places) -> dict[str, tf.Tensor]:
+    def _values(self, images, numbers, places, label=None) -> dict[str, tf.Tensor]:
         raise NotImplementedError
 
     def _seeds(self, numbers: tf.Tensor) -> tf.Tensor:
@@ -56,10 +61,11 @@ class _OverImages(Evaluator):
 
     def update(self, batch: Batch) -> None:
         drawn = []
+        label = [] if self._labels is None else [self._labels[batch["index"]]]
         for k in range(self._draws):
             numbers = (batch["index"] * self._draws + k).astype(np.int32)
             places = low_discrepancy(numbers, self._seed)
-            drawn.append(self._run(batch["image"], numbers, places))
+            drawn.append(self._run(batch["image"], numbers, places, *label))
         means = {name: np.mean([values[name] for values in drawn], 0) for name in drawn[0]}
         for row, i in enumerate(batch["index"]):
             self._found[int(i)] = {name: float(value[row]) for name, value in means.items()}
@@ -82,11 +88,11 @@ class EvalLoss(_OverImages):
 
     names, _purpose = ("loss",), _LOSS
 
-    def _values(self, images, numbers, places):
+    def _values(self, images, numbers, places, label=None):
         model, x = self._model, to_unit_range(images)
         noise = normal(self._seeds(numbers), 0, x.shape[1:])
         t = model.times_at(places)
-        return {"loss": model.objective(model.denoiser(), x, t, noise)}
+        return {"loss": model.losses(model.denoiser(), x, t, noise, label=label)}
 
     def result(self) -> dict[str, dict]:
         means, shared = self._averages()
@@ -121,9 +127,10 @@ class BitsPerDimension(_OverImages):
             raise Unavailable(self.names[0], reason)
         self._settings = dict(num_steps=num_steps, importance=importance)
 
-    def _values(self, images, numbers, places):
+    def _values(self, images, numbers, places, label=None):
+        denoiser = self._model.denoiser()
         return variational_bound(
-            self._model.denoiser(),
+            denoiser if label is None else denoiser.given(label),
             images,
             seeds=self._seeds(numbers),
             places=places,

@@ -68,7 +68,7 @@ class Reference:
 
     def batches(self, split: str) -> Iterator[np.ndarray]:
         """All images of a split in order, uint8 `[n, H, W, C]`, with a progress bar."""
-        images = self._images(split)
+        images = self.images(split)
         with self._bar(f"{split} images", images.num_images) as bar:
             for batch in images.in_order(self._batch_size):
                 yield batch
@@ -76,7 +76,7 @@ class Reference:
 
     def describe(self, split: str) -> dict[str, str]:
         """What a result must say about the images of a split."""
-        return {**self._images(split).description, "data_sha256": self._content(split)}
+        return {**self.images(split).description, "data_sha256": self._content(split)}
 
     def describe_statistics(self, split: str) -> dict[str, str]:
         """What a result must say about the statistics of a split, which may be imported."""
@@ -96,7 +96,7 @@ class Reference:
 
     def features(self, split: str, max_images: int) -> np.ndarray:
         """Features float32 `[n, d]` of a fixed random choice of at most `max_images` images."""
-        images = self._images(split)
+        images = self.images(split)
         count = min(max_images, images.num_images)
         path, key = self._file(split, f"features-{count}")
         finished, saved = self._saved(path, key)
@@ -152,7 +152,7 @@ class Reference:
                 tf.io.gfile.makedirs(folder)
                 write_npz(path, {**_arrays(known), **self._described(split)})
 
-    def _images(self, split: str) -> Images:
+    def images(self, split: str) -> Images:
         images = self._splits.get(split)
         if images is None:
             raise UserError(f"the data set has no {split} split")
@@ -160,11 +160,11 @@ class Reference:
 
     def _content(self, split: str) -> str:
         if split not in self._keys:
-            self._keys[split] = self._images(split).content_key()
+            self._keys[split] = self.images(split).content_key()
         return self._keys[split]
 
     def _cached_statistics(self, split: str) -> GaussianStatistics:
-        images = self._images(split)
+        images = self.images(split)
         path, key = self._file(split, "statistics")
         finished, saved = self._saved(path, key)
         if finished:
@@ -181,7 +181,7 @@ class Reference:
 
     def _extracted(self, split: str, chosen: np.ndarray, done: int) -> Iterator[np.ndarray]:
         """Features of the images with these sorted numbers, but for the first `done` of them."""
-        images = self._images(split)
+        images = self.images(split)
         wanted = np.zeros(images.num_images, bool)
         wanted[chosen[done:]] = True
         passed = 0
@@ -216,7 +216,7 @@ class Reference:
 
     def _file(self, split: str, what: str) -> tuple[str, str]:
         """Path and key of something that is known about a split."""
-        images, network = self._images(split), self._network
+        images, network = self.images(split), self._network
         parts = [_FORMAT, what, images.num_images, self._content(split), network.content_hash]
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
         description = images.description

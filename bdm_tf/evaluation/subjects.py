@@ -104,15 +104,14 @@ class TrainedRun:
 
     def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
         """A function that draws a batch of the seed `[0, seed]` with the weights of the moment."""
-        shape = (batch_size // self._strategy.num_replicas_in_sync, *self.image_shape)
-        model, sampler, projection = self.model, self._settings.sampler, self._settings.projection
-        steps = num_steps or self._settings.num_steps
-        sampler.check(model.denoiser(), steps, "evaluate.num_steps (0 is the model's own)")
+        count = batch_size // self._strategy.num_replicas_in_sync
+        model, settings = self.model, self._settings
+        steps = num_steps or settings.num_steps
+        settings.sampler.check(model.denoiser(), steps, "evaluate.num_steps (0 is the model's own)")
 
         def on_replica(first):
             seeds = tf.constant([0, seed])
-            denoiser = model.denoiser(projection)  # now it has the workdir's spectrum
-            x = sampler(denoiser, shape=shape, seed=seeds, num_steps=steps, first=first[0])
+            x = settings.draw(model, seed=seeds, first=first[0], count=count, num_steps=steps)
             return to_uint8(x)
 
         return _from_firsts(self._strategy, on_replica, batch_size)

@@ -60,10 +60,15 @@ def conv(filters: int, in_channels: int, *, name: str, dtype, zeros: bool = Fals
     return layer
 
 
-def dense(units: int, in_units: int, *, name: str, dtype, zeros: bool = False):
+def dense(units: int, in_units: int, *, name: str, dtype, zeros: bool = False, bias: bool = True):
     """A built `Dense` with LeCun normal (or zero) weights."""
-    initializer = "zeros" if zeros else "lecun_normal"
-    layer = keras.layers.Dense(units, kernel_initializer=initializer, name=name, dtype=dtype)
+    layer = keras.layers.Dense(
+        units,
+        use_bias=bias,
+        kernel_initializer="zeros" if zeros else "lecun_normal",
+        name=name,
+        dtype=dtype,
+    )
     layer.build((None, in_units))
     return layer
 

@@ -23,6 +23,7 @@ class FrequencyUNet(keras.layers.Layer):
         image_shape: `(H, W, C)`.
         basis: whose coefficients the UNet sees, as a rule that of the process.
         network: makes the network inside from `image_shape` and `name`.
+        num_classes: of images with labels; handed to the network inside.
         name: of the layer.
 
     Raises:
@@ -34,16 +35,18 @@ class FrequencyUNet(keras.layers.Layer):
         image_shape: Sequence[int],
         basis=gin.REQUIRED,
         network: Callable = UNet,
+        num_classes: int | None = None,
         name: str = "frequency_unet",
     ):
         check_kind("FrequencyUNet.basis", basis, Basis)
         check_maker("FrequencyUNet.network", network, "@UNet")
         super().__init__(name=name, autocast=False)
         self.basis = basis
-        self.network = network(image_shape=image_shape, name=f"{name}_inside")
+        given = {} if num_classes is None else {"num_classes": num_classes}
+        self.network = network(image_shape=image_shape, name=f"{name}_inside", **given)
         self.built = True
 
-    def call(self, z_t, t, dropout_seed=None):
+    def call(self, z_t, t, dropout_seed=None, **label):
         """Predicts in pixel space; see `UNet.call`."""
         u_t = self.basis.to_frequency(z_t)
-        return self.basis.to_pixel(self.network(u_t, t, dropout_seed))
+        return self.basis.to_pixel(self.network(u_t, t, dropout_seed, **label))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import gin
@@ -33,6 +34,8 @@ class UNet(keras.layers.Layer):
             gradient: memory for about a third more work; the result is the same.
         dtype: Keras dtype policy: "float32" or "mixed_bfloat16". Variables, the time embedding,
             normalisation and the output are float32 in both.
+        num_classes: of images with labels; `Model` hands it over. The embedding of a label is added
+            to that of the time; one more stands for an image without.
 
     Raises:
         UserError: the image cannot be halved as often as the levels ask; a parameter is out of
@@ -52,6 +55,7 @@ class UNet(keras.layers.Layer):
         embedding_multiplier: int = 4,
         remat: bool = False,
         dtype: str = "float32",
+        num_classes: int | None = None,
         name: str = "unet",
     ):
         check_counts("UNet", 1, _MOST, channels=channels, num_res_blocks=num_res_blocks)
@@ -86,6 +90,10 @@ class UNet(keras.layers.Layer):
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")
         self.time2 = dense(size, size, name="time2", dtype="float32")
+        self.num_classes = num_classes
+        if num_classes is not None:
+            check_counts("UNet", 1, num_classes=num_classes)
+            self.labels = dense(size, num_classes + 1, name="labels", dtype="float32", bias=False)
         self.conv_in = conv(channels, image_channels, name="conv_in", dtype=dtype)
 
         def block(inputs, outputs, name, resample=None):
@@ -140,19 +148,24 @@ class UNet(keras.layers.Layer):
         self.conv_out = conv(image_channels, now, name="conv_out", dtype="float32", zeros=True)
         self.built = True
 
-    def call(self, z_t, t, dropout_seed=None):
+    def call(self, z_t, t, dropout_seed=None, label=None):
         """Predicts from `z_t` `[B, H, W, C]` at times `t` `[B]` in [0, 1].
 
         Args:
             z_t: float32 latent images.
             t: float32 times.
             dropout_seed: int32 `[2]` switches dropout on; None is inference.
+            label: classes int32 `[B]`, `num_classes` for an image without; None for none at all.
 
         Returns:
             `[B, H, W, C]` float32.
         """
         embedding = embed_time(t, self.channels)
         embedding = self.time2(tf.nn.silu(self.time1(embedding)))
+        if self.num_classes is not None:
+            label = tf.fill([tf.shape(t)[0]], self.num_classes) if label is None else label
+            count = self.num_classes + 1
+            embedding += self.labels(math.sqrt(count) * tf.one_hot(label, count))
         seeds = _seeds(dropout_seed if self.dropout > 0 else None)
         h = self.conv_in(z_t)
         skips, attention = [h], iter(self.down_attention)

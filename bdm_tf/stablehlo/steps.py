@@ -99,13 +99,9 @@ def sampling_loop(model: Model, batch_size: int, cores: int) -> Step:
     """The sampler's loop for one core's images: from a seed and the number of the first image."""
     _check_divisible(batch_size, cores)
     settings = build_sample_settings(model)
-    denoiser = model.denoiser(settings.projection)
-    shape = (batch_size // cores, *model.image_shape)
 
     def sample(seed, first):
-        steps = tf.constant(settings.num_steps)
-        x = settings.sampler(denoiser, shape=shape, seed=seed, num_steps=steps, first=first)
-        return to_uint8(x)
+        return to_uint8(settings.draw(model, seed=seed, first=first, count=batch_size // cores))
 
     return sample, [tf.TensorSpec([2], tf.int32), tf.TensorSpec([], tf.int32)]
 

@@ -123,6 +123,13 @@ def check_order(owner: str, **pair: float) -> None:
         raise UserError(f"{owner}.{low_name}={low} must be below {high_name}={high}")
 
 
+def check_interval(name: str, value: Sequence[float]) -> None:
+    """Raises a `UserError` for what is not two numbers of [0, 1], the first below the second."""
+    pair = value if isinstance(value, (tuple, list)) else ()
+    if len(pair) != 2 or not all(_is_number(t) and 0 <= t <= 1 for t in pair) or pair[0] >= pair[1]:
+        raise UserError(f"{name}={value!r} must be (low, high), with 0 <= low < high <= 1")
+
+
 def check_seed(name: str, value: int) -> None:
     """Raises a `UserError` for a seed that is not a whole number from 0 to 2^31 - 1."""
     if not is_whole(value) or not 0 <= value < 2**31:

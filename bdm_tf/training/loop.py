@@ -9,8 +9,10 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.classes import Classes
 from bdm_tf.data import pipeline
 from bdm_tf.data.images import Images
+from bdm_tf.data.labels import labels_among
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.history import read_history
 from bdm_tf.model import Model
@@ -83,7 +85,10 @@ def train(
                 "or TFDSImages.eval_split = None"
             )
         batches = partial(images.in_order, _FIT_BATCH)
-        parts = build_parts(settings, images.image_shape, strategy)
+        parts = build_parts(settings, images, strategy)
+        evaluated = _evaluation_images(
+            settings, held_out, parts.model.classes, strategy.num_replicas_in_sync
+        )
         measure_spectrum_if_needed(parts, files, cluster, batches, allow_changes)
         first_weights = initialise(parts, files, cluster, settings.init_from)
         claim(files, cluster, images, allow_changes)
@@ -94,15 +99,16 @@ def train(
     if cluster.is_chief:
         where = f"workdir {workdir}; {describe(strategy)}"
         _announce(settings, parts, images, start, first_weights, where)
-    run = _make_run(settings, parts, images, held_out, strategy, cluster, files, checkpoints)
-    stopped_by = run.go(
-        _training_batches(settings, images, start, strategy), start, settings.num_steps
-    )
+    run = _make_run(settings, parts, images, evaluated, strategy, cluster, files, checkpoints)
+    with_labels = parts.model.classes is not None
+    training_batches = _training_batches(settings, images, with_labels, start, strategy)
+    stopped_by = run.go(training_batches, start, settings.num_steps)
     if stopped_by is None:
         with cluster.together(), files.writing():  # nobody leaves while the chief is at work
             if cluster.is_chief:
                 if parts.samples.projection.needs_trust:
-                    prepare_trust(parts.model, workdir, batches)
+                    labels = images.labels if with_labels else None
+                    prepare_trust(parts.model, workdir, batches, labels)
                 parts.model.changes = read_history(workdir).changes
                 finish(parts.model, settings.num_steps)
     cluster.leave()
@@ -145,7 +151,7 @@ def _make_run(
     settings: TrainingSettings,
     parts: Parts,
     images: Images,
-    held_out: Images | None,
+    evaluated: tuple[np.ndarray, ...],
     strategy: tf.distribute.Strategy,
     cluster: Cluster,
     files: Workdir,
@@ -164,7 +170,6 @@ def _make_run(
         jit_compile=default_jit_compile(strategy) if jit_compile is None else jit_compile,
         accumulation_steps=settings.accumulation_steps,
     )
-    evaluated = _evaluation_images(settings, held_out, replicas)
     preview = previewer(
         parts.model,
         parts.previews,
@@ -183,33 +188,41 @@ def _make_run(
             calls=settings.steps_per_call,
             log=settings.log_every,
             checkpoint=settings.checkpoint_every,
-            evaluate=settings.eval_every if len(evaluated) else 0,
+            evaluate=settings.eval_every if evaluated else 0,
             sample=settings.sample_every if settings.sample_images else 0,
         ),
         learning_rate=lambda step: float(parts.rate(step)),
-        eval_loss=lambda: trainer.eval_loss(evaluated),
+        eval_loss=lambda: trainer.eval_loss(*evaluated),
         preview=preview,
         data_failure=images.failure_by,
     )
 
 
 def _evaluation_images(
-    settings: TrainingSettings, held_out: Images | None, replicas: int
-) -> np.ndarray:
-    """Float32 `[N, H, W, C]` in [-1, 1], what the evaluation loss is measured on; N may be 0."""
+    settings: TrainingSettings, held_out: Images | None, classes: Classes | None, replicas: int
+) -> tuple[np.ndarray, ...]:
+    """What the evaluation loss is measured on: float32 `[N, H, W, C]` in [-1, 1] and, where labels
+    are learnt, int32 `[N]`; empty for nothing.
+    """
     if held_out is None or not settings.eval_every or not settings.eval_images:
-        return np.zeros([0])
+        return ()
     array = pipeline.to_unit_range(held_out.eval_images(settings.eval_images)).numpy()
     if 0 < len(array) < replicas:
         raise UserError(
             f"{len(array)} evaluation images are too few for {replicas} replicas: more "
             "train.eval_images, if the data have them, or train.eval_every = 0"
         )
-    return array
+    if classes is None:
+        return (array,)
+    return array, labels_among(held_out, classes.names, len(array))
 
 
 def _training_batches(
-    settings: TrainingSettings, images: Images, start: int, strategy: tf.distribute.Strategy
+    settings: TrainingSettings,
+    images: Images,
+    with_labels: bool,
+    start: int,
+    strategy: tf.distribute.Strategy,
 ) -> Iterator:
     """Global batches from number `start` on, of which each worker reads its share."""
 
@@ -224,6 +237,7 @@ def _training_batches(
             flip=settings.flip,
             rows=(low, low + rows),
             replica_batch_size=settings.batch_size // strategy.num_replicas_in_sync,
+            with_labels=with_labels,
         )
 
     return iter(strategy.distribute_datasets_from_function(this_workers_share))

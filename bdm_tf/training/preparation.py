@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bdm_tf import config
 from bdm_tf.data.images import Images
+from bdm_tf.data.labels import count_classes
 from bdm_tf.fitted import (
     find_spectrum,
     keep_spectrum,
@@ -19,7 +20,8 @@ from bdm_tf.fitted import (
     prepare_prior,
 )
 from bdm_tf.history import TrainingImages
-from bdm_tf.model import Model, SampleSettings, build_model, build_sample_settings
+from bdm_tf.model import Model, build_model, build_sample_settings
+from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.system.checkpoint_files import (
     checkpoint_step,
     find_checkpoint,
@@ -62,16 +64,20 @@ class Parts:
 
 
 def build_parts(
-    settings: TrainingSettings, image_shape: tuple[int, ...], strategy: tf.distribute.Strategy
+    settings: TrainingSettings, images: Images, strategy: tf.distribute.Strategy
 ) -> Parts:
-    """Builds the parts that gin names, for images of a shape, with weights from the seed.
+    """Builds the parts that gin names, for the training images, with weights from the seed.
 
     Data come before: preparing them draws from Python's generator, as Keras 3's weights do.
 
     Raises:
         UserError: they do not go together.
     """
-    config.bind("Model.image_shape", image_shape)
+    config.bind("Model.image_shape", images.image_shape)
+    if settings.label_dropout is not None:
+        config.bind("Model.class_counts", count_classes(images))
+        config.bind("Model.class_names", images.class_names)
+        config.bind("Model.label_dropout", float(settings.label_dropout))
     pin_basis()
     keras.utils.set_random_seed(settings.seed)
     rate = WarmUp(settings.learning_rate, settings.warmup_steps)

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.classes import in_turn
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.image_grids import without_tensor_float_32
-from bdm_tf.model import Model, SampleSettings
+from bdm_tf.model import Model
 from bdm_tf.projections import Projection, SpectralClip
 from bdm_tf.replicas import on_replicas
+from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.system.errors import UserError, check_kind
 
@@ -43,6 +45,8 @@ def preview_settings(
         sampler or settings.sampler,
         num_steps or settings.num_steps,
         projection or settings.projection,
+        guidance=settings.guidance,
+        guidance_interval=settings.guidance_interval,
     )
 
 
@@ -72,12 +76,12 @@ def previewer(
     firsts = np.arange(turns * replicas, dtype=np.int32) * chunk
 
     def on_replica(first):
-        x = settings.sampler(
-            model.denoiser(settings.projection),
-            shape=(chunk, *model.image_shape),
-            seed=tf.constant([0, seed]),
-            num_steps=tf.constant(settings.num_steps),
-            first=first[0],
+        label = None
+        if model.classes:
+            places = (first[0] + tf.range(chunk)) % count
+            label = in_turn(places, count, len(model.classes))
+        x = settings.draw(
+            model, seed=tf.constant([0, seed]), first=first[0], count=chunk, label=label
         )
         return to_uint8(x)
 

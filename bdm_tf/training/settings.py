@@ -44,6 +44,8 @@ class TrainingSettings:
         clip_norm: bound on the global gradient norm; None for none.
         ema_decay: of the averaged weights; without effect where the optimizer averages by itself.
         optimizer: see `make_optimizer`.
+        label_dropout: learn from the images' labels, and hide this share of them from the network,
+            so that it learns to do without; None for no labels.
         init_from: a workdir or a checkpoint whose averaged weights a new run begins with.
         steps_per_call: at most so many steps before the host looks up.
         accumulation_steps: parts in which a replica takes its share of the batch; see `Trainer`.
@@ -72,6 +74,7 @@ class TrainingSettings:
     clip_norm: float | None = None
     ema_decay: float = 0.9999
     optimizer: Callable | None = None
+    label_dropout: float | None = None
     init_from: str | None = None
 
     steps_per_call: int = 100
@@ -104,6 +107,8 @@ class TrainingSettings:
         if self.clip_norm is not None:
             check_between("train.clip_norm", self.clip_norm, 0, without_low=True)
         check_between("train.ema_decay", self.ema_decay, 0, 1)
+        if self.label_dropout is not None:
+            check_between("train.label_dropout", self.label_dropout, 0, 1, without_high=True)
         check_seed("train.seed", self.seed)
         for name in ("flip", "deterministic", "async_checkpoints"):
             check_flags("train", **{name: given[name]})

@@ -13,7 +13,7 @@ from bdm_tf.system.keras_versions import apply_reduced, own_averages
 from bdm_tf.training.state import STEP_RECORD, TIME_BINS, TrainState
 
 # What a random number is for; with the seed and the step it makes the seed of the draw.
-_TIME, _NOISE, _DROPOUT = 0, 1, 2
+_TIME, _NOISE, _DROPOUT, _LABEL = 0, 1, 2, 3
 
 
 class Trainer:
@@ -72,11 +72,12 @@ class Trainer:
         """Takes steps and returns float32 `[num_steps, STEP_RECORD]`, a row a step."""
         return self._many_steps(iterator, tf.constant(num_steps)).numpy()
 
-    def eval_loss(self, images: np.ndarray) -> float:
+    def eval_loss(self, images: np.ndarray, labels: np.ndarray | None = None) -> float:
         """Mean loss of the averaged weights on images, with the same times and noise every time.
 
         Args:
             images: float32 `[N, H, W, C]` in [-1, 1]; what does not fill a batch is left out.
+            labels: their classes, int32 `[N]`, where labels are learnt.
         """
         replicas = self._strategy.num_replicas_in_sync
         size = min(self.batch_size, len(images)) // replicas * replicas
@@ -85,14 +86,16 @@ class Trainer:
         for start in range(0, len(images) - size + 1, size):
             x = images[start : start + size]
             noise = normal_rows(self._seed_for(start, _NOISE), 0, x.shape).numpy()
-            losses.append(np.mean(self._eval(x, places, noise)))
+            given = () if labels is None else (labels[start : start + size],)
+            losses.append(np.mean(self._eval(x, places, noise, *given)))
         return float(np.mean(losses))
 
     def replica_step(self, batch, step):
         """One replica's share of a training step; called in replica context.
 
         Args:
-            batch: "image" float32 `[b, H, W, C]` and "row", its first row in the global batch.
+            batch: "image" float32 `[b, H, W, C]` and "row", its first row in the global batch; of
+                images with labels also "label", int32 `[b]`.
             step: int64, the number of the step.
 
         Returns:
@@ -103,7 +106,9 @@ class Trainer:
         places = uniform(self._seed_for(step, _TIME), [self.batch_size])
         t = self._model.times_at(tf.slice(places, [row], [count]))
         noise = normal_rows(self._seed_for(step, _NOISE), row, x.shape)
-        losses, gradients = self._gradients(x, t, noise, self._seed_for(step, _DROPOUT), row)
+        label = self._some_hidden(batch["label"], row, step) if "label" in batch else None
+        seed = self._seed_for(step, _DROPOUT)
+        losses, gradients = self._gradients(x, t, noise, label, seed, row)
         loss = tf.reduce_sum(losses) / self.batch_size
         replica = tf.distribute.get_replica_context()
         bins = tf.one_hot(tf.minimum(tf.cast(t * TIME_BINS, tf.int32), TIME_BINS - 1), TIME_BINS)
@@ -124,27 +129,33 @@ class Trainer:
         replica.merge_call(self._move_average, args=(decay,))
         return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
 
-    def _gradients(self, x, t, noise, dropout_seed, row):
+    def _some_hidden(self, label, row, step):
+        """Labels, of which a share is replaced by the number of none."""
+        classes = self._model.classes
+        places = uniform(self._seed_for(step, _LABEL), [self.batch_size])
+        is_hidden = tf.slice(places, [row], [label.shape[0]]) < classes.dropout
+        return tf.where(is_hidden, len(classes), label)
+
+    def _gradients(self, x, t, noise, label, dropout_seed, row):
         """Losses `[count]` of examples, and the gradient of their sum over the batch size."""
 
-        def part(x, t, noise, row):
+        def part(x, t, noise, label, row):
             seed = dropout_seed + tf.stack([0, row])
             with tf.GradientTape() as tape:
-                losses = self._model.objective(self._model.learner(), x, t, noise, seed)
+                losses = self._model.losses(self._model.learner(), x, t, noise, seed, label)
                 loss = tf.reduce_sum(losses) / self.batch_size
             return losses, tape.gradient(loss, self._state.weights)
 
         if self._parts == 1:
-            return part(x, t, noise, row)
+            return part(x, t, noise, label, row)
         size = x.shape[0] // self._parts
         losses = tf.TensorArray(tf.float32, size=self._parts, element_shape=[size])
         total = [tf.zeros_like(weight) for weight in self._state.weights]
 
         def add(i, losses, total):
             rows = tf.range(size) + i * size
-            part_losses, gradients = part(
-                tf.gather(x, rows), tf.gather(t, rows), tf.gather(noise, rows), row + i * size
-            )
+            given = [None if a is None else tf.gather(a, rows) for a in (x, t, noise, label)]
+            part_losses, gradients = part(*given, row + i * size)
             total = [a + tf.cast(b, a.dtype) for a, b in zip(total, gradients)]
             return i + 1, losses.write(i, part_losses), total
 
@@ -171,9 +182,9 @@ class Trainer:
             else:
                 strategy.extended.update(ema, take, args=(averages[i],), group=False)
 
-    def _eval_losses(self, x, places, noise):
+    def _eval_losses(self, x, places, noise, label=None):
         t = self._model.times_at(places)
-        return self._model.objective(self._model.denoiser(), x, t, noise)
+        return self._model.losses(self._model.denoiser(), x, t, noise, label=label)
 
     def _seed_for(self, step, purpose):
         seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(step, tf.int32)])

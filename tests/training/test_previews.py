@@ -11,7 +11,8 @@ import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from bdm_tf.diffusion import BlurringProcess
-from bdm_tf.model import Model, SampleSettings
+from bdm_tf.model import Model
+from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.objectives import PredictionMSE
 from bdm_tf.parametrisations import PredictX
 from bdm_tf.sampling import DDIMSampler

@@ -1,0 +1,113 @@
+"""The classes that a model's images may be of."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from bdm_tf.noise import LABEL, choices, image_seeds
+from bdm_tf.system.errors import UserError, check_between, is_whole
+
+ANY_CLASS = -1  # in place of a class: one is drawn as the training images have them
+EACH = "each"  # in place of a class: all of them in turn
+_SHOWN = 10  # of many names
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names, and how often the training images have them.
+
+    Attributes:
+        names: one a class, all different; the class's number is its place.
+        counts: training images of each.
+        dropout: share of the training images whose label is hidden from the network, so that it
+            learns to do without. Guidance needs some.
+
+    Raises:
+        UserError: they do not go together.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    dropout: float
+
+    def __post_init__(self):
+        names, counts = self.names, self.counts
+        sound = all(isinstance(name, str) for name in names) and len(set(names)) == len(names) > 0
+        if not sound:
+            raise UserError(f"Model.class_names={names!r} must be different names")
+        if len(counts) != len(names) or not all(is_whole(n) and n >= 0 for n in counts):
+            raise UserError(f"Model.class_counts={counts!r} must be {len(names)} numbers of images")
+        if not sum(counts):
+            raise UserError(f"Model.class_counts={counts!r} must name an image at least")
+        check_between("Model.label_dropout", self.dropout, 0, 1, without_high=True)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def draw(self, seed: tf.Tensor, first, count: int) -> tf.Tensor:
+        """Classes int32 `[count]` of the images of a seed from number `first` on.
+
+        They are drawn as the training images have them; image i's belongs to (seed, i).
+        """
+        return choices(image_seeds(seed, first, count), tf.constant(self.counts), LABEL)
+
+
+def label_checks(
+    classes: Classes, label: tf.Tensor, guidance: tf.Tensor, num_images: tf.Tensor
+) -> list:
+    """What fails, when the graph runs, for labels and a guidance that a model does not take."""
+    most = len(classes) - 1
+    count = tf.shape(label)[0]
+    checks = [
+        tf.debugging.assert_equal(
+            (count == 1) | (count == num_images), True, "label must have 1 or num_images entries"
+        ),
+        tf.debugging.assert_greater_equal(label, ANY_CLASS, "label must be at least -1"),
+        tf.debugging.assert_less_equal(label, most, f"label must be at most {most}"),
+        tf.debugging.assert_non_negative(guidance, "guidance must not be negative"),
+    ]
+    if not classes.dropout:
+        message = "guidance must be 1: the model does not know images without a label"
+        checks.append(tf.debugging.assert_equal(guidance, 1.0, message))
+    return checks
+
+
+def in_turn(places: tf.Tensor, count: int, num_classes: int) -> tf.Tensor:
+    """The classes of images at int32 `places` of `count`, as many of each class as there can be.
+
+    They are sorted, so that a grid has a row of each if there is room.
+    """
+    return places * num_classes // max(count, num_classes)
+
+
+def class_number(name: str, names: Sequence[str]) -> int:
+    """The class that a user means by a name or a number, below `len(names)`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in names:
+        return names.index(name)
+    if name.isascii() and name.isdigit() and int(name) < len(names):
+        return int(name)
+    near = difflib.get_close_matches(name, names, _SHOWN, 0.5) or list(names)
+    more = f" and {len(near) - _SHOWN} more" if len(near) > _SHOWN else ""
+    raise UserError(
+        f"{name!r} is no class of this model: give a number from 0 to {len(names) - 1} or a name, "
+        f"such as {', '.join(near[:_SHOWN])}{more}"
+    )
+
+
+def check_guidable(classes: Classes | None, name: str = "sample.guidance") -> None:
+    """Raises a `UserError` if a model cannot do with other guidance than 1."""
+    if classes is None:
+        raise UserError(f"{name} needs a model of images with labels, which this is not")
+    if not classes.dropout:
+        raise UserError(
+            f"{name} needs a model that was trained without labels, too, and this one's "
+            "train.label_dropout was 0"
+        )

@@ -1,0 +1,111 @@
+"""How finished models are sampled: sampler, steps, bounds, guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gin
+import tensorflow as tf
+
+from bdm_tf.projections import NoProjection, PixelClip, Projection
+from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.system.errors import (
+    UserError,
+    check_between,
+    check_flags,
+    check_interval,
+    check_kind,
+    is_whole,
+)
+
+
+@gin.register("sample")
+class SampleSettings:
+    """How finished models are sampled.
+
+    Args:
+        sampler: the sampler.
+        num_steps: its number of steps, T.
+        projection: bounds on the estimate of the image; None is `NoProjection`.
+        clip: what `PixelClip` was called: True is that, False `NoProjection`.
+        guidance: of images with labels: how much more they are obeyed than 1; see
+            `Denoiser.given`.
+        guidance_interval: the times `(low, high)` at which there is guidance; None for all.
+
+    Raises:
+        UserError: both are given, or a part is of another kind.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        num_steps: int = 1000,
+        projection: Projection | None = None,
+        clip: bool | None = None,
+        guidance: float = 1.0,
+        guidance_interval: Sequence[float] | None = None,
+    ):
+        check_between("sample.guidance", guidance, 0)
+        if guidance_interval is not None:
+            check_interval("sample.guidance_interval", guidance_interval)
+            guidance_interval = tuple(float(t) for t in guidance_interval)
+        if clip is not None:
+            check_flags("sample", clip=clip)
+        if clip and projection is not None:
+            raise UserError(
+                "sample.clip = True is sample.projection = @PixelClip(); give one of the two "
+                "(sample.clip = None takes the other back)"
+            )
+        if projection is None:
+            projection = PixelClip() if clip else NoProjection()
+        check_kind("sample.sampler", sampler, Sampler)
+        check_kind("sample.projection", projection, Projection)
+        if not is_whole(num_steps):  # how many there may be, the sampler knows
+            raise UserError(f"sample.num_steps={num_steps!r} must be a whole number")
+        self.sampler, self.num_steps, self.projection = sampler, num_steps, projection
+        self.guidance, self.guidance_interval = float(guidance), guidance_interval
+
+    def draw(
+        self,
+        model,
+        *,
+        seed: tf.Tensor,
+        first: int | tf.Tensor,
+        count: int,
+        num_steps: int | tf.Tensor | None = None,
+        label: tf.Tensor | None = None,
+        guidance: float | tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Draws images `first ... first + count - 1` of a seed with a model's averaged weights.
+
+        Args:
+            model: a `Model`.
+            seed: int32 `[2]`.
+            first: number of the first image.
+            count: how many.
+            num_steps: None for these settings'.
+            label: of a model of images with labels: their classes int32 `[count]`, -1 for one that
+                is drawn as the training images have them; None draws all.
+            guidance: None for these settings'.
+
+        Returns:
+            float32 `[count, H, W, C]`; see `Sampler`.
+        """
+        denoiser = model.denoiser(self.projection)
+        if model.classes is not None:
+            drawn = model.classes.draw(seed, first, count)
+            label = drawn if label is None else tf.where(label < 0, drawn, label)
+            guidance = self.guidance if guidance is None else guidance
+            denoiser = denoiser.given(label, guidance, self.guidance_interval)
+        return self.sampler(
+            denoiser,
+            shape=(count, *model.image_shape),
+            seed=seed,
+            num_steps=self.num_steps if num_steps is None else num_steps,
+            first=first,
+        )
+
+    def __str__(self) -> str:
+        evaluations = self.sampler.evaluations(self.num_steps)
+        sampler, projection = type(self.sampler).__name__, type(self.projection).__name__
+        return f"{sampler}, {evaluations} network evaluations, {projection}"
