@@ -1,9 +1,8 @@
-"""The SavedModel: sampling for someone who has only TensorFlow."""
+"""Writes SavedModels, and ends runs with one."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -14,9 +13,9 @@ import tensorflow as tf
 
 import bdm_tf
 from bdm_tf import config
-from bdm_tf.classes import ANY_CLASS, EACH, label_checks
+from bdm_tf.classes import EACH
 from bdm_tf.comparison import ema_decay, sampling_parameters
-from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.exported_model import ExportedModel
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import Model, build_sample_settings
@@ -24,127 +23,11 @@ from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
 from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
-from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.system.paths import check_literal
 
 FINAL_IMAGES = 100
 # What a SavedModel's folder holds; Keras 2 adds the last. Half-written files have an ending more.
 _WRITTEN = ("assets", "fingerprint", "saved_model", "variables", "keras_metadata")
-
-
-class ExportedModel(tf.Module):
-    """What is saved: `sample`, `predict` and `diffuse`.
-
-    Args:
-        model: the trained model; its averaged weights are exported.
-        settings: sampler and number of steps.
-        chunk_size: images drawn at a time. Chunks are aligned and always full, so that an image
-            is the same to the bit whatever else is asked for with it.
-    """
-
-    def __init__(self, model: Model, settings: SampleSettings, chunk_size: int):
-        super().__init__()
-        # Only the variables are tracked: Keras 3 layers with several inputs cannot be saved.
-        self.weights = raw_variables(model.ema_network.trainable_variables)
-        self.prior = dict(model.prior.variables)
-        shape = model.image_shape
-        chunk_shape = (chunk_size, *shape)
-        # Not attributes: tf.Module would track the Keras layers inside.
-        process, classes = model.process, model.classes
-
-        def draw_all(seed, num_images, num_steps, first, label=None, guidance=None):
-            checks = [
-                tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
-                tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-                tf.debugging.assert_non_negative(first, "first must not be negative"),
-                tf.debugging.assert_non_negative(seed, "seed must not be negative"),
-                tf.debugging.assert_less_equal(
-                    first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
-                ),
-                *(label_checks(classes, label, guidance, num_images) if classes else ()),
-            ]
-            with tf.control_dependencies(checks):
-                steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
-                first_chunk = first // chunk_size
-            count = (first + num_images - 1) // chunk_size - first_chunk + 1
-
-            def draw(i, drawn):
-                start = (first_chunk + i) * chunk_size
-                given = {"seed": seed, "first": start, "count": chunk_size, "num_steps": steps}
-                if classes:  # images before the first and after the last are drawn, too
-                    places = tf.clip_by_value(start + tf.range(chunk_size) - first, 0, num_images)
-                    labels = tf.gather(label, tf.minimum(places, tf.shape(label)[0] - 1))
-                    given |= {"label": labels, "guidance": guidance}
-                return i + 1, drawn.write(i, to_uint8(settings.draw(model, **given)))
-
-            drawn = tf.TensorArray(tf.uint8, size=count, element_shape=chunk_shape)
-            _, drawn = tf.while_loop(
-                lambda i, _: i < count, draw, [0, drawn], parallel_iterations=1
-            )
-            images = tf.reshape(drawn.stack(), [-1, *shape])
-            offset = first - first_chunk * chunk_size
-            return images[offset : offset + num_images]
-
-        zero = tf.constant(0)  # Python's defaults would not be saved
-        any_class, own_guidance = tf.constant([ANY_CLASS]), tf.constant(settings.guidance)
-
-        def sample(seed, num_images, num_steps=zero, first=zero):
-            return draw_all(seed, num_images, num_steps, first)
-
-        def sample_of_class(
-            seed, num_images, num_steps=zero, first=zero, label=any_class, guidance=own_guidance
-        ):
-            return draw_all(seed, num_images, num_steps, first, label, guidance)
-
-        def spec(name, dtype, *dimensions):
-            return tf.TensorSpec(dimensions, dtype, name=name)
-
-        batch = (None, *shape)
-        counts = [spec(name, tf.int32) for name in ("num_images", "num_steps", "first")]
-        of_class = [spec("label", tf.int32, None)] if classes else []
-        guided = [*of_class, spec("guidance", tf.float32)] if classes else []
-        self.sample = tf.function(
-            sample_of_class if classes else sample,
-            input_signature=[spec("seed", tf.int32, 2), *counts, *guided],
-            autograph=False,
-        )
-        self.predict = tf.function(
-            (lambda z_t, t, label: model.ema_network(z_t, t, label=label))
-            if classes
-            else (lambda z_t, t: model.ema_network(z_t, t)),
-            input_signature=[
-                spec("z_t", tf.float32, *batch),
-                spec("t", tf.float32, None),
-                *of_class,
-            ],
-            autograph=False,
-        )
-        self.diffuse = tf.function(
-            lambda x, t, eps: process.diffuse(x, t, eps),
-            input_signature=[
-                spec("x", tf.float32, *batch),
-                spec("t", tf.float32, None),
-                spec("eps", tf.float32, *batch),
-            ],
-            autograph=False,
-        )
-
-    def signatures(self) -> dict:
-        """The named signatures, each with a dictionary as its result."""
-
-        def named(function, result):
-            @functools.wraps(function.python_function)  # and so its defaults
-            def with_name(*args):
-                return {result: function(*args)}
-
-            signature = function.input_signature
-            return tf.function(with_name, input_signature=signature, autograph=False)
-
-        return {
-            "serving_default": named(self.sample, "images"),
-            "predict": named(self.predict, "prediction"),
-            "diffuse": named(self.diffuse, "z_t"),
-        }
 
 
 @gin.register
@@ -250,8 +133,6 @@ def check_free(export_dir: str, overwrite: bool) -> None:
     """
     if not export_dir:
         raise UserError("--export_dir is empty: give the name of a folder")
-    if tf.io.gfile.exists(export_dir) and not overwrite:
-        raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
     for path in (export_dir, _partial(export_dir)):
         if os.path.islink(path):
             raise UserError(f"{path} is a link: remove it, or give another folder")
@@ -260,6 +141,8 @@ def check_free(export_dir: str, overwrite: bool) -> None:
                 f"{path} is no SavedModel of this library and is not replaced: move it away, or "
                 "give another folder"
             )
+    if tf.io.gfile.exists(export_dir) and not overwrite:
+        raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
 
 
 def _partial(export_dir: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from bdm_tf.classes import EACH
@@ -21,7 +22,14 @@ from bdm_tf.saved_models import (
     warn_of_few_steps,
 )
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.files import check_replaces, check_writable, write_atomically, write_npz, writing
+from bdm_tf.system.files import (
+    MARK,
+    check_replaces,
+    check_writable,
+    write_atomically,
+    write_npz,
+    writing,
+)
 from bdm_tf.system.interrupts import interruptible
 
 
@@ -45,7 +53,10 @@ def write_grid(
     factor = max(1, min_side // max(canvas.shape[:2]))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()
-    Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas).save(content, "PNG")
+    about = PngInfo()
+    about.add_text("Software", MARK)
+    picture = Image.fromarray(canvas[..., 0] if canvas.shape[2] == 1 else canvas)
+    picture.save(content, "PNG", pnginfo=about)
     write_atomically(path, content.getvalue())
 
 

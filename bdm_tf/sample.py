@@ -25,7 +25,9 @@ _MOST = 2**31 - 1
 
 @exits_on_user_error
 def main(argv: list[str]) -> None:
-    if not _SAVED_MODEL.value or not _OUTPUT.value or len(argv) > 1:
+    if len(argv) > 1:
+        raise UserError(f"unexpected arguments {argv[1:]}; flags look like --output=grid.png")
+    if not _SAVED_MODEL.value or not _OUTPUT.value:
         raise UserError(
             "usage: python -m bdm_tf.sample --saved_model=DIR --output=grid.png|images.npz"
         )

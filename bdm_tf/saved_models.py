@@ -43,7 +43,7 @@ def model_info(path: str) -> dict:
     """
     check_literal("--saved_model", path)
     if not tf.saved_model.contains_saved_model(path):
-        raise UserError(f"--saved_model={path} is not a SavedModel")
+        raise UserError(f"--saved_model={path} {no_saved_model(path)}")
     file = os.path.join(path, INFO)
     if not tf.io.gfile.exists(file):
         raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
@@ -61,6 +61,16 @@ def model_info(path: str) -> dict:
         names = ", ".join(sorted(missing))
         raise UserError(f"--saved_model={path} is damaged ({INFO} lacks {names}); export it again")
     return info
+
+
+def no_saved_model(path: str) -> str:
+    """What a path is that leads to no SavedModel, and where one may be, in words."""
+    if not tf.io.gfile.exists(path):
+        return "is not there"
+    inside = os.path.join(path, "saved_model")
+    if tf.saved_model.contains_saved_model(inside):
+        return f"is not a SavedModel, but {inside} is"
+    return "is not a SavedModel"
 
 
 def use_saved_config(path: str) -> dict[str, str]:

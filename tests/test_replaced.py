@@ -6,15 +6,24 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data import ImageFolder, TFDSImages
 from bdm_tf.evaluation.results import ResultLog, finished
+from bdm_tf.image_grids import write_grid
 from bdm_tf.model import load_model
+from bdm_tf.process_figures.drawing import encoded
 from bdm_tf.saved_models import model_info
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.files import check_writable, why_not_written, write_atomically
+from bdm_tf.system.files import (
+    check_replaces,
+    check_writable,
+    why_not_written,
+    write_atomically,
+    write_npz,
+)
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import command, run, train_command
 from tests.test_places import refused
@@ -22,13 +31,28 @@ from tests.test_places import refused
 NOTE = '{"theirs": 1}'
 
 
-def test_pictures_replace_pictures_alone(tmp_path):
-    thesis = tmp_path / "thesis.png"
+def test_pictures_and_samples_replace_those_of_this_library_alone(tmp_path):
+    thesis, samples = tmp_path / "thesis.png", str(tmp_path / "samples.npz")
+    images = np.zeros((4, 8, 8, 1), np.uint8)
     thesis.write_text("years of work")
-    with pytest.raises(UserError, match="thesis.png holds something else: it is not replaced"):
-        check_writable(str(thesis))
-    Image.new("L", (2, 2)).save(thesis)
+    for _ in range(2):  # text of that name, then a photograph
+        with pytest.raises(UserError, match="thesis.png was not made by this library"):
+            check_writable(str(thesis))
+        Image.new("L", (2, 2)).save(thesis)
+    np.savez(samples, images=images)
+    with pytest.raises(UserError, match="samples.npz was not made by this library"):
+        check_replaces(samples, ["images"])
+    write_grid(images, str(thesis))
+    write_npz(samples, {"images": images})
     check_writable(str(thesis))
+    check_replaces(samples, ["images"])
+    thesis.unlink()
+    os.remove(samples)
+    for extension in ("png", "pdf", "svg"):
+        (tmp_path / f"a.{extension}").write_bytes(encoded(Figure(), extension))
+        check_writable(str(tmp_path / f"a.{extension}"))
+        (tmp_path / f"a.{extension}").unlink()
+    thesis.write_text("")
     os.mkfifo(tmp_path / "pipe.png")
     for path in (tmp_path / "pipe.png", "/dev/null"):
         with pytest.raises(UserError, match="is a pipe or a device"):

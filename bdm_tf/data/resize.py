@@ -57,6 +57,8 @@ def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -
             content = file.read()
     except tf.errors.OpError as error:
         raise ValueError(f"{path} cannot be opened: {error.message}") from error
+    if not content:
+        raise ValueError(f"{path} is not a readable image: it is empty")
     try:
         image = Image.open(io.BytesIO(content))
         if getattr(image, "is_animated", False):

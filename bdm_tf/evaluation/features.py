@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bdm_tf.saved_models import no_saved_model
 from bdm_tf.system.errors import UserError
 
 INCEPTION_URL = "https://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
@@ -125,7 +126,7 @@ class SavedModelFeatures(FeatureNetwork):
 
     def __init__(self, path: str):
         if not tf.saved_model.contains_saved_model(path):
-            raise UserError(f"--features={path} is not a SavedModel")
+            raise UserError(f"--features={path} {no_saved_model(path)}")
         self.content_hash = _folder_hash(path)
         self.name = os.path.basename(os.path.normpath(path))
         self.frechet_name, self.kernel_name = f"fd_{self.name}", f"kd_{self.name}"

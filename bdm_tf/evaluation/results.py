@@ -30,21 +30,22 @@ def finished(path: str, protocol: dict, overwrite: bool) -> dict | None:
     """
     if not tf.io.gfile.exists(path):
         return None
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    may_be_results = _may_be_results(content)
     if overwrite:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            content = file.read()
-        if not _may_be_results(content):
+        if not may_be_results:
             raise UserError(f"--output={path} holds no results: give another --output")
         return None
-    with tf.io.gfile.GFile(path) as file:
-        try:
-            there = json.load(file)
-            other = dict(there["protocol"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"--output={path} exists and holds no results, or damaged ones: give another "
-                "--output, or --overwrite"
-            ) from error
+    try:
+        there = json.loads(content)
+        other = dict(there["protocol"])
+    except (ValueError, KeyError, TypeError) as error:
+        way_out = ", or --overwrite" if may_be_results else ""
+        raise UserError(
+            f"--output={path} exists and holds no results, or damaged ones: give another "
+            f"--output{way_out}"
+        ) from error
     if key_of(other) == key_of(protocol):
         return there
     old, new = _leaves(other), _leaves(protocol)
@@ -66,7 +67,11 @@ def _may_be_results(content: bytes) -> bool:
         there = json.loads(content)
     except ValueError as error:
         return content[:1] in (b"{", b"") and "Extra data" not in str(error)
-    return isinstance(there, dict) and bool({"figures", "skipped", "protocol"} & there.keys())
+    if not isinstance(there, dict) or not {"figures", "skipped", "protocol"} & there.keys():
+        return False
+    figures = there.get("figures", {})
+    sound = isinstance(figures, dict) and all(isinstance(f, dict) for f in figures.values())
+    return sound and isinstance(there.get("protocol", {}), dict)
 
 
 def write_results(path: str, results: dict) -> None:

@@ -15,6 +15,7 @@ from matplotlib.transforms import Bbox
 
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
 from bdm_tf.diffusion.process import BlurringProcess
+from bdm_tf.system.files import MARK
 
 _DPI = 150
 _CELL = 112  # dots that the longer side of an image has, about
@@ -159,7 +160,10 @@ def encoded(figure: Figure, extension: str) -> bytes:
     # Whole dots: pixels of images begin and end with dots then.
     bounds = Bbox(np.stack([np.floor(low) - _MARGIN, np.ceil(high) + _MARGIN]) / _DPI)
     content = io.BytesIO()
-    figure.savefig(content, format=extension, dpi=_DPI, bbox_inches=bounds)
+    program = {"png": "Software", "pdf": "Producer", "svg": "Creator"}[extension]
+    figure.savefig(
+        content, format=extension, dpi=_DPI, bbox_inches=bounds, metadata={program: MARK}
+    )
     return content.getvalue()
 
 

@@ -9,6 +9,7 @@ from bdm_tf.angles import angle
 from bdm_tf.grids import FittedGrid, TimeGrid
 from bdm_tf.sampling.sampler import Sampler, needs_continuous_time, needs_noise
 from bdm_tf.spectrum import needed
+from bdm_tf.system.errors import check_counts
 
 
 @gin.register
@@ -25,14 +26,24 @@ class AngleSampler(Sampler):
     these a step of any length is exact, where one of DDIM, which keeps u_x_hat and u_eps_hat,
     shrinks them by `cos(theta_t - theta_s)`. The last step returns u_x_hat. Not in the paper.
 
+    Steps of second order take v_hat half a step further along the line through the last two (Adams
+    and Bashforth), in the number of the step: the angle of a single frequency may hardly move for
+    many steps, and no slope can be found by it.
+
     Args:
         grid: the times of the steps; None is `FittedGrid`.
+        order: 1 is Euler's method, 2 the one of two steps.
     """
 
     needs_spectrum = True
 
-    def __init__(self, grid: TimeGrid | None = None):
+    def __init__(self, grid: TimeGrid | None = None, order: int = 2):
         super().__init__(grid or FittedGrid())
+        check_counts("AngleSampler", 1, 2, order=order)
+        self._order = order
+
+    def memory(self, shape):
+        return () if self._order == 1 else (tf.zeros([]), tf.zeros(shape))
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         process = denoiser.process
@@ -43,6 +54,10 @@ class AngleSampler(Sampler):
         # In units of the standard deviation; 0 where a coefficient never varies.
         image = tf.math.divide_no_nan(u_x_hat - spectrum.mean, spectrum.deviation)
         v_hat = tf.cos(theta_t) * u_eps_hat - tf.sin(theta_t) * image
+        if self._order == 2:
+            weight, before = memory  # weight 0 at the first step
+            memory = tf.constant(0.5), v_hat
+            v_hat += weight * (v_hat - before)
         y_t = (process.basis.to_frequency(z_t) - alpha_t * spectrum.mean) / length_t
         u_s = alpha_s * spectrum.mean + length_s * (y_t + (theta_s - theta_t) * v_hat)
         return tf.where(is_last, u_x_hat, u_s), memory

@@ -11,6 +11,7 @@ from bdm_tf.system.errors import UserError, is_whole
 from bdm_tf.system.paths import check_literal
 
 KEPT, _BEST = "kept", "best"  # folders beside the newest
+COPIES = (_BEST, KEPT)
 WAS_SAVED = "saved.txt"  # in a workdir: that a checkpoint was whole there once
 
 
@@ -27,7 +28,7 @@ def checkpoints_in(folder: str) -> list[str]:
 def saved_checkpoints(directory: str) -> list[str]:
     """Paths of a folder's complete checkpoints, `kept` and `best` included, oldest first."""
     found = {}
-    for folder in (os.path.join(directory, _BEST), os.path.join(directory, KEPT), directory):
+    for folder in (*(os.path.join(directory, name) for name in COPIES), directory):
         for path in checkpoints_in(folder):
             found[checkpoint_step(path)] = path
     return [found[step] for step in sorted(found)]

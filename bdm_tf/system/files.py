@@ -20,7 +20,8 @@ from bdm_tf.system.errors import UserError, first_line
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes
 _PARTIAL = re.compile(r"(^|/)\.([^/;]*?)(?:\.\d+)?\.partial[^/;]*; ")  # a name that nobody gave
-_BEGINNINGS = {".png": b"\x89PNG", ".pdf": b"%PDF"}
+_PICTURES = (".png", ".pdf", ".svg")
+MARK = "bdm_tf"  # in pictures and archives of this library, which alone it replaces
 
 
 def make_parent(path: str | None) -> None:
@@ -50,26 +51,29 @@ def check_writable(path: str | None) -> None:
     if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is a pipe or a device: give the name of a file")
     make_parent(path)
-    _check_kind(path)
+    if os.path.splitext(path)[1].lower() in _PICTURES:
+        _check_marked(path)
     with writing(path):
         mine = _beside(_led_to(path), f"{os.getpid()}.partial")  # others may be looking, too
         write_atomically(mine, "")
         tf.io.gfile.remove(mine)
 
 
-def _check_kind(path: str) -> None:
-    """Raises a `UserError` if a picture would replace what is no picture of its kind."""
-    start = _BEGINNINGS.get(os.path.splitext(path)[1].lower())
-    if start is None or not tf.io.gfile.exists(path):
+def _check_marked(path: str) -> None:
+    """Raises a `UserError` for a file that is not empty and not of this library."""
+    if not tf.io.gfile.exists(path):
         return
     with tf.io.gfile.GFile(path, "rb") as file:
-        there = file.read(len(start))
-    if there not in (b"", start):
-        raise UserError(f"{path} holds something else: it is not replaced; give another name")
+        there = file.read()
+    if there and MARK.encode() not in there:
+        raise UserError(
+            f"{path} was not made by this library (or by one before 0.2) and is not replaced: give "
+            "another name, or remove it"
+        )
 
 
 def check_replaces(path: str | None, arrays: Sequence[str]) -> None:
-    """Raises a `UserError` if a `.npz` that is there holds other arrays than these."""
+    """Raises a `UserError` if a `.npz` that is there is not of this library, or of other arrays."""
     if not path or not path.lower().endswith(".npz") or not tf.io.gfile.exists(path):
         return
     try:
@@ -81,6 +85,7 @@ def check_replaces(path: str | None, arrays: Sequence[str]) -> None:
             f"{path} holds {', '.join(there)}: it is not replaced by {', '.join(arrays)}; give "
             "another name"
         )
+    _check_marked(path)
 
 
 @contextlib.contextmanager
@@ -171,6 +176,8 @@ def write_npz(path: str, arrays: Mapping[str, Any], compressed: bool = False) ->
     """Writes named arrays as `.npz`, atomically."""
     content = io.BytesIO()  # an archive is written with seeks, which GFile has not
     (np.savez_compressed if compressed else np.savez)(content, **arrays)
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.comment = MARK.encode()
     write_atomically(path, content.getvalue())
 
 

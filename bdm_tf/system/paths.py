@@ -11,6 +11,7 @@ from bdm_tf.system.errors import UserError, no_file_system
 
 flags.disclaim_key_flags()  # what is defined here is the caller's, and so in its --help
 _PATTERN = "*?[]\\"
+_LONGEST = 4095  # bytes of a path on Linux
 
 
 def check_literal(name: str, path: str) -> None:
@@ -59,6 +60,8 @@ class _Path(flags.ArgumentParser):
 
     def parse(self, argument):
         path = os.path.expanduser(argument)
+        if not path:
+            raise ValueError("it is empty: give a path, or leave the flag out")
         if path.startswith("~"):
             raise ValueError(
                 f"there is no user {path[1:].partition('/')[0]}; a name that begins so is given as "
@@ -71,6 +74,8 @@ class _Path(flags.ArgumentParser):
                 "it is not UTF-8, which TensorFlow needs: rename it, or, where it is and Python "
                 "reads it as something else, set PYTHONUTF8=1"
             ) from error
+        if "://" not in path and len(os.path.abspath(path).encode()) > _LONGEST:
+            raise ValueError(f"it is longer than {_LONGEST} bytes")
         if self._literal:
             try:
                 check_literal(str(self._literal), path)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf.system.checkpoint_files import (
+    COPIES,
     KEPT,
     WAS_SAVED,
     BrokenCheckpoint,
@@ -164,9 +165,12 @@ class Checkpoints:
             self._keep_for_good(path)
             return path
         if paths:
+            folders = (os.path.join(self._directory, name) for name in COPIES)
+            others = [path for f in folders for path in checkpoints_in(f) if path not in paths]
+            copies = f", such as {' or '.join(others)}" if others else ""
             raise UserError(
                 f"none of the {len(paths)} checkpoints in {self._directory} can be read: bring "
-                "sound ones back, or give another --workdir"
+                f"sound ones back{copies}, or give another --workdir"
             )
         return None
 
