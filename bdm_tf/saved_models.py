@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.classes import EACH, class_number, in_turn
+from bdm_tf.classes import EACH, Classes, class_number, in_turn
 from bdm_tf.system.errors import UserError, check_between, first_line, is_whole
 from bdm_tf.system.paths import check_literal
 
@@ -140,6 +140,14 @@ def warn_of_few_steps(info: dict, num_steps: int) -> None:
             info["num_steps"],
             bound,
         )
+
+
+def classes_of(info: dict) -> Classes | None:
+    """The classes of a SavedModel's images, if it was trained with labels."""
+    if "class_names" not in info:
+        return None
+    names = tuple(info["class_names"])
+    return Classes(names, tuple(info["class_counts"]), info["label_dropout"])
 
 
 def chosen_classes(

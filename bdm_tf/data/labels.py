@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bdm_tf.data.images import Images
+from bdm_tf.data.images import Images, InMemoryImages
 from bdm_tf.system.errors import UserError
 
 _SHOWN = 10  # of many names
+_BATCH = 500
 
 
 def folder_classes(folder: str, paths: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
@@ -58,6 +59,28 @@ def labels_among(
     places = {name: i for i, name in enumerate(class_names)}
     table = np.array([places[name] for name in images.class_names], np.int32)
     return table[images.labels(num_images)]
+
+
+def images_of_class(images: Images, class_names: Sequence[str], number: int) -> InMemoryImages:
+    """The images of a split that are of one class, read into memory.
+
+    Args:
+        images: the split.
+        class_names: those of the split that was trained on.
+        number: the class, by its place among them.
+
+    Raises:
+        UserError: see `labels_among`; or there is no such image.
+    """
+    is_of = labels_among(images, class_names) == number
+    chosen, start = [], 0
+    for batch in images.in_order(_BATCH):
+        chosen.append(batch[is_of[start : start + len(batch)]])
+        start += len(batch)
+    found = np.concatenate(chosen)
+    if not len(found):
+        raise UserError(f"{_described(images)}: there is no image of {class_names[number]!r}")
+    return InMemoryImages(found, {**images.description, "class": class_names[number]})
 
 
 def count_classes(images: Images) -> list[int]:

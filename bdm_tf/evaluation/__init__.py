@@ -4,6 +4,7 @@ from bdm_tf.evaluation.features import InceptionFeatures, PixelFeatures, SavedMo
 from bdm_tf.evaluation.frechet import FrechetDistance, FrechetFloor
 from bdm_tf.evaluation.inception_score import InceptionScore
 from bdm_tf.evaluation.kernel_distance import KernelDistance
+from bdm_tf.evaluation.label_accuracy import LabelAccuracy
 from bdm_tf.evaluation.model_scores import BitsPerDimension, EvalLoss
 from bdm_tf.evaluation.precision_recall import PrecisionRecall
 
@@ -15,6 +16,7 @@ __all__ = [
     "InceptionFeatures",
     "InceptionScore",
     "KernelDistance",
+    "LabelAccuracy",
     "PixelFeatures",
     "PrecisionRecall",
     "SavedModelFeatures",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.system.errors import UserError
 
 SAMPLES, EVAL_IMAGES, NOTHING = "samples", "evaluation images", "nothing"
@@ -29,6 +30,7 @@ class Context:
         model: the `Model`, or None where only samples are to be had.
         on_replicas: spreads a function of arrays over the replicas; see `on_replicas`.
         seed: an integer.
+        conditions: what samples are asked to be.
     """
 
     num_images: int
@@ -37,6 +39,7 @@ class Context:
     model: Any = None
     on_replicas: Callable = lambda function: function
     seed: int = 0
+    conditions: Conditions = ANY
 
 
 class Evaluator(abc.ABC):

@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 import bdm_tf
 from bdm_tf import config
-from bdm_tf.data.images import check_source
+from bdm_tf.data.images import Images, check_source
+from bdm_tf.data.labels import images_of_class
+from bdm_tf.evaluation.conditions import make_conditions
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.paths import Paths
@@ -60,6 +62,10 @@ class Evaluation:
         seed: an integer; the samples are those of `bdm_tf.sample --seed`.
         best_by: see above; None is the first figure.
         tensor_float_32: whether NVIDIA GPUs may round float32 factors to 10 bits.
+        label: of a model of images with labels: a class by name or number, whose samples are
+            compared with the real images of that class; None draws classes as the training images
+            have them.
+        guidance: of such a model; None is its own.
 
     Raises:
         UserError: what was given cannot be used.
@@ -80,6 +86,8 @@ class Evaluation:
         seed: int = 0,
         best_by: str | None = None,
         tensor_float_32: bool = False,
+        label: str | int | None = None,
+        guidance: float | None = None,
     ):
         self._began = time.monotonic()
         self._subject, self._strategy, self._paths = subject, strategy, paths
@@ -98,6 +106,7 @@ class Evaluation:
             raise UserError(
                 f"evaluate.{evaluators=} must be a list of what makes them, like [@FrechetDistance]"
             )
+        self._conditions = make_conditions(subject.classes, label, guidance)
         self._batch_size = self._whole_batch(batch_size)
         there = getattr(subject, "num_images", num_images)
         self.num_images = min(num_images, there)
@@ -121,10 +130,14 @@ class Evaluation:
                 f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
                 f"{train.image_shape}: name its data set in evaluate.data"
             )
+        splits: dict[str, Images | None] = {"train": train, "eval": evaluation}
+        if self._conditions.label is not None:
+            names, number = subject.classes.names, self._conditions.label
+            splits = {k: s and images_of_class(s, names, number) for k, s in splits.items()}
         self._features.check_shape(subject.image_shape)
         self._extract = on_replicas(strategy, self._features, self._batch_size)
         self._reference = Reference(
-            {"train": train, "eval": evaluation},
+            splits,
             self._features,
             self._extract,
             self._batch_size,
@@ -147,12 +160,13 @@ class Evaluation:
         self.best_by = best_by or names[0]
         if self.best_by not in names:
             raise UserError(f"evaluate.best_by={best_by!r} must be one of {', '.join(names)}")
-        self._draw = subject.draw(self._batch_size, seed, num_steps)
+        self._draw = subject.draw(self._batch_size, seed, num_steps, self._conditions)
 
     def protocol(self) -> dict:
         """All that the figures of this subject depend on."""
         return {
             **self._subject.describe(self._seed, self._num_steps),
+            **self._conditions.describe(),
             "num_images": self.num_images,
             "batch_size": self._batch_size,
             "tensor_float_32": self._tensor_float_32,
@@ -218,6 +232,7 @@ class Evaluation:
             model=self._subject.model,
             on_replicas=functools.partial(on_replicas, self._strategy, batch_size=self._batch_size),
             seed=self._seed,
+            conditions=self._conditions,
         )
         made = []
         for make in evaluators:

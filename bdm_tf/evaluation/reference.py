@@ -102,7 +102,7 @@ class Reference:
         finished, saved = self._saved(path, key)
         if finished:
             return saved["features"]
-        chosen = np.sort(np.random.default_rng(0).permutation(images.num_images)[:count])
+        chosen = self.chosen(split, max_images)
         found = [saved["features"]] if saved else []
         kept = done = len(saved["features"]) if saved else 0
         for rows in self._extracted(split, chosen, done):
@@ -114,6 +114,12 @@ class Reference:
         features = np.concatenate(found)
         self._finish(path, key, {"features": features})
         return features
+
+    def chosen(self, split: str, max_images: int) -> np.ndarray:
+        """The numbers of the images whose `features` are found, rising."""
+        return np.sort(
+            np.random.default_rng(0).permutation(self.images(split).num_images)[:max_images]
+        )
 
     def check_export(self, folder: str) -> None:
         """Looks, before anything is measured, at what `export` would replace.
@@ -153,6 +159,7 @@ class Reference:
                 write_npz(path, {**_arrays(known), **self._described(split)})
 
     def images(self, split: str) -> Images:
+        """The images of a split; a `UserError` if there is none."""
         images = self._splits.get(split)
         if images is None:
             raise UserError(f"the data set has no {split} split")

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from bdm_tf.data.folder import EXTENSIONS, image_files
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.data.resize import decode_file
+from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.system.errors import UserError, first_line
 from bdm_tf.system.files import read_npz
 
@@ -30,7 +31,7 @@ class StoredImages:
         UserError: there are none in it, or they are not finite or out of range.
     """
 
-    model = None
+    model = classes = None
 
     def __init__(self, path: str):
         images = _array(path)
@@ -65,9 +66,11 @@ class StoredImages:
         del seed, num_steps
         return self._described
 
-    def draw(self, batch_size: int, seed: int, num_steps: int) -> Callable[[int], np.ndarray]:
+    def draw(
+        self, batch_size: int, seed: int, num_steps: int, conditions: Conditions = ANY
+    ) -> Callable[[int], np.ndarray]:
         """A function that reads a batch."""
-        del seed, num_steps
+        del seed, num_steps, conditions
         return lambda first: self._images[first : first + batch_size]
 
     def _from_floats(self, images: np.ndarray, path: str) -> np.ndarray:

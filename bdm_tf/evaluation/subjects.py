@@ -11,6 +11,7 @@ import tensorflow as tf
 from bdm_tf import config
 from bdm_tf.comparison import check_unchanged, ema_decay
 from bdm_tf.data.pipeline import to_uint8
+from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import (
     check_measured,
@@ -27,7 +28,13 @@ from bdm_tf.model import (
     use_config,
 )
 from bdm_tf.replicas import on_replicas
-from bdm_tf.saved_models import check_steps, load_saved_model, model_info, use_saved_config
+from bdm_tf.saved_models import (
+    check_steps,
+    classes_of,
+    load_saved_model,
+    model_info,
+    use_saved_config,
+)
 from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import UserError
@@ -61,6 +68,7 @@ class TrainedRun:
             self.model: Model = build_model()
         check_unchanged(trained_with)
         self._settings = build_sample_settings(self.model)
+        self.classes = self.model.classes
         self._parts = _parts(config.called_parameters())
         self.image_shape = self.model.image_shape
         self._weights: dict = {}
@@ -102,7 +110,9 @@ class TrainedRun:
             "model": self._parts,
         }
 
-    def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
+    def draw(
+        self, batch_size: int, seed: int, num_steps: int, conditions: Conditions = ANY
+    ) -> Draw:
         """A function that draws a batch of the seed `[0, seed]` with the weights of the moment."""
         count = batch_size // self._strategy.num_replicas_in_sync
         model, settings = self.model, self._settings
@@ -111,7 +121,8 @@ class TrainedRun:
 
         def on_replica(first):
             seeds = tf.constant([0, seed])
-            x = settings.draw(model, seed=seeds, first=first[0], count=count, num_steps=steps)
+            given = {"num_steps": steps, **conditions.given(count)}
+            x = settings.draw(model, seed=seeds, first=first[0], count=count, **given)
             return to_uint8(x)
 
         return _from_firsts(self._strategy, on_replica, batch_size)
@@ -132,6 +143,7 @@ class ShippedModel:
         with strategy.scope():
             self._saved = load_saved_model(path)
         self.image_shape = tuple(self.info["image_shape"])
+        self.classes = classes_of(self.info)
         self.chunk_size = int(self.info["config"].get("export_saved_model.chunk_size", 1))
         weights = hashlib.sha256()
         for variable in self._saved.weights:
@@ -155,7 +167,9 @@ class ShippedModel:
             "exported_by": info["versions"],
         }
 
-    def draw(self, batch_size: int, seed: int, num_steps: int) -> Draw:
+    def draw(
+        self, batch_size: int, seed: int, num_steps: int, conditions: Conditions = ANY
+    ) -> Draw:
         """A function that draws a batch of the seed `[0, seed]`."""
         check_steps(self.info, num_steps, "evaluate.num_steps")
         count = batch_size // self._strategy.num_replicas_in_sync
@@ -166,6 +180,7 @@ class ShippedModel:
                 num_images=tf.constant(count),
                 num_steps=tf.constant(num_steps),
                 first=first[0],
+                **conditions.given(count),
             )
 
         return _from_firsts(self._strategy, on_replica, batch_size)
