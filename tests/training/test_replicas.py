@@ -42,9 +42,9 @@ def swa():
 expected = {}
 for case in sys.argv[2:]:
     given = eval(f"dict({case})")
-    kind = given["optimizer"], given.get("network")
+    kind = given["optimizer"], given.get("network"), given.get("labels", False)
     if kind not in expected:
-        expected[kind] = three_steps(optimizer=kind[0], network=kind[1])
+        expected[kind] = three_steps(optimizer=kind[0], network=kind[1], labels=kind[2])
     one, found = expected[kind], three_steps(**given)
     np.testing.assert_allclose(one[0], found[0], rtol=2e-5, atol=1e-6, err_msg=case)
     np.testing.assert_allclose(one[1], found[1], rtol=1e-5, err_msg=case)
@@ -57,6 +57,7 @@ CASES = {  # on a UNet, or on a network that is built sooner
     "two replicas": ["replicas=2, optimizer=sgd"],
     "two replicas, Adam": ["replicas=2, optimizer=adam, network=Convolutions"],
     "four replicas": ["replicas=4, optimizer=sgd, network=Convolutions"],
+    "labels": ["replicas=2, optimizer=sgd, labels=True, accumulation_steps=2"],
     "parts of the batch": [
         "replicas=1, optimizer=adam, network=Convolutions, accumulation_steps=4",
         "replicas=2, optimizer=adam, network=Convolutions, accumulation_steps=2",
