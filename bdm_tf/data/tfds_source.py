@@ -108,6 +108,13 @@ class TFDSImages:
 
         return self._shape(_known_builder(tfds, self._name, tfds.core.constants.DATA_DIR))
 
+    def class_names(self) -> tuple[str, ...]:
+        """Those of the images' classes, for which no data need be there; empty without labels."""
+        import tensorflow_datasets as tfds
+
+        builder = _known_builder(tfds, self._name, tfds.core.constants.DATA_DIR)
+        return _class_names(builder.info.features, self._label_key)
+
     def _shape(self, builder) -> tuple[int, int, int]:
         features = dict(builder.info.features)
         keys = sorted(key for key, feature in features.items() if _is_image(feature))

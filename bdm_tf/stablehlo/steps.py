@@ -36,10 +36,25 @@ def use_defaults(image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
     """
     shape = image_shape or setting("data").image_shape()
     config.bind("Model.image_shape", shape)
+    if setting("label_dropout") is not None:
+        _bind_classes()
     method = config.parameters(gin.config_str()).get("DCT.method", "auto")
     if method.strip("'") == "auto":
         config.bind("DCT.method", "matmul")  # which "auto" is on a TPU
     return shape
+
+
+def _bind_classes() -> None:
+    """Gives the model its classes, with an image of each: how many there are does not matter."""
+    names: tuple[str, ...] = getattr(setting("data"), "class_names", tuple)()
+    if not names:
+        raise UserError(
+            "train.label_dropout: this data source knows its classes by the images alone; give "
+            "train.label_dropout = None, or a TFDS data set with labels"
+        )
+    config.bind("Model.class_names", names)
+    config.bind("Model.class_counts", [1] * len(names))
+    config.bind("Model.label_dropout", float(setting("label_dropout")))
 
 
 def setting(name: str):
@@ -60,8 +75,8 @@ def training_step(model: Model, batch_size: int, cores: int) -> Step:
         cores: that share it.
 
     Returns:
-        A function of an image piece `[batch_size / cores, H, W, C]`, the number of its first row
-        and the step's number, and its specs.
+        A function of an image piece `[batch_size / cores, H, W, C]`, the number of its first row,
+        the step's number and, of images with labels, their classes, and its specs.
 
     Raises:
         UserError: the batch cannot be shared.
@@ -69,11 +84,15 @@ def training_step(model: Model, batch_size: int, cores: int) -> Step:
     _check_divisible(batch_size, cores * setting("accumulation_steps"))
     trainer, _ = make_trainer(model, batch_size)
 
-    def step(image, row, number):
-        return trainer.replica_step({"image": image, "row": row}, number)
+    def step(image, row, number, *label):
+        return trainer.replica_step(
+            {"image": image, "row": row, **dict(zip(["label"], label))}, number
+        )
 
-    piece = tf.TensorSpec([batch_size // cores, *model.image_shape], tf.float32)
-    return step, [piece, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)]
+    count = batch_size // cores
+    piece = tf.TensorSpec([count, *model.image_shape], tf.float32)
+    label = [tf.TensorSpec([count], tf.int32)] if model.classes else []
+    return step, [piece, tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64), *label]
 
 
 def make_trainer(model: Model, batch_size: int) -> tuple[Trainer, TrainState]:

@@ -114,6 +114,8 @@ def main(argv: list[str]) -> None:
     tf.io.gfile.makedirs(_OUTPUT.value)
     config.parse(_GIN_FILE.value, _GIN_PARAM.value)
     images, evaluated = setting("data").load(_DATA_DIR.value)
+    if setting("label_dropout") is not None:
+        raise UserError("labels are not lowered: give train.label_dropout = None")
     use_defaults(images.image_shape)
     keras.utils.set_random_seed(setting("seed"))
     model = build_model()
