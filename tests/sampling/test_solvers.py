@@ -79,6 +79,18 @@ def test_steps_of_angles_are_exact_for_gaussian_data_however_few(process):
     np.testing.assert_allclose((few - MEAN) / left[0], (many - MEAN) / left[1], atol=2e-4)
 
 
+@pytest.mark.parametrize("process", [blurring(), blurring(0.0), variance_preserving()])
+@pytest.mark.parametrize("order", [1, 2])
+def test_steps_of_angles_are_of_their_order(order, process):
+    denoiser = optimal(process)
+    spread = VARIANCE * (1.0 + 2.0 * np.random.default_rng(1).random(SHAPE))
+    denoiser.spectrum = Spectrum(MEAN, spread)  # another than the data's: steps are not exact
+    sampler = AngleSampler(PowerGrid(), order)
+    found = [drawn(sampler, denoiser, n) for n in (40, 80, 160)]
+    coarse, fine = (np.abs(a - b).mean() for a, b in zip(found, found[1:]))
+    assert np.log2(coarse / fine) >= 1.8 if order == 2 else 0.8 < np.log2(coarse / fine) < 1.3
+
+
 def test_ddim_is_of_first_order():
     denoiser = optimal(blurring(), parametrisation=PredictPreconditioned())
     found = [drawn(DDIMSampler(grid=PowerGrid()), denoiser, n) for n in (40, 80, 160)]
