@@ -91,11 +91,11 @@ def train(
         )
         measure_spectrum_if_needed(parts, files, cluster, batches, allow_changes)
         first_weights = initialise(parts, files, cluster, settings.init_from)
-        claim(files, cluster, images, allow_changes)
+        claim(files, cluster, images, settings.num_steps, allow_changes)
     keep_what_was_measured(parts, files, cluster, batches)
     try_own_samplers(parts)
     checkpoints = open_checkpoints(settings, parts.state, files, cluster)
-    start = restore(files, checkpoints, parts.state, cluster, settings.num_steps)
+    start = restore(files, checkpoints, parts.state, cluster)
     if cluster.is_chief:
         where = f"workdir {workdir}; {describe(strategy)}"
         _announce(settings, parts, images, start, first_weights, where)
