@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
-from bdm_tf.exporting import check_free
+from bdm_tf.export_folders import check_free
 from bdm_tf.model import build_model, load_model
 from bdm_tf.system.errors import UserError, check_between
 from bdm_tf.system.files import write_atomically

@@ -54,7 +54,8 @@ def train(
     How, gin says: see `TrainingSettings`, `Model` and `SampleSettings`.
 
     Args:
-        workdir: the run's folder; with several workers, one that all of them see.
+        workdir: the run's folder, in which `~` is the home folder; with several workers, one that
+            all of them see.
         strategy: where to train.
         finish: called by the chief with the model and its step once the last step is done.
         data_dir, on_corrupt_image: handed to the data source's `load`.
@@ -67,6 +68,7 @@ def train(
         UserError: what was given cannot be used, or the loss is no longer finite.
         TryAgain: a worker is gone.
     """
+    workdir = os.path.expanduser(workdir)
     settings = training_settings()
     _check_places(workdir, data_dir)
     settings.check_shared(strategy.num_replicas_in_sync)

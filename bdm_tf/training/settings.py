@@ -18,6 +18,7 @@ from bdm_tf.system.errors import (
     check_counts,
     check_flags,
     check_seed,
+    check_text,
 )
 
 _LARGEST_BATCH = 2**20
@@ -110,6 +111,8 @@ class TrainingSettings:
         if self.label_dropout is not None:
             check_between("train.label_dropout", self.label_dropout, 0, 1, without_high=True)
         check_seed("train.seed", self.seed)
+        if self.init_from is not None:
+            check_text("train", init_from=self.init_from)
         for name in ("flip", "deterministic", "async_checkpoints"):
             check_flags("train", **{name: given[name]})
         if self.jit_compile is not None:
