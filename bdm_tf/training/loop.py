@@ -16,6 +16,7 @@ from bdm_tf.data.labels import labels_among
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.history import read_history
 from bdm_tf.model import Model
+from bdm_tf.saved_models import warn_of_few_steps
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints
@@ -99,6 +100,7 @@ def train(
     checkpoints = open_checkpoints(settings, parts.state, files, cluster)
     start = restore(files, checkpoints, parts.state, cluster)
     if cluster.is_chief:
+        warn_of_few_steps(parts.samples.about(parts.model), 0)
         where = f"workdir {workdir}; {describe(strategy)}"
         _announce(settings, parts, images, start, first_weights, where)
     run = _make_run(settings, parts, images, evaluated, strategy, cluster, files, checkpoints)
@@ -208,7 +210,9 @@ def _evaluation_images(
     """
     if held_out is None or not settings.eval_every or not settings.eval_images:
         return ()
-    array = pipeline.to_unit_range(held_out.eval_images(settings.eval_images)).numpy()
+    count = min(settings.eval_images, held_out.num_images)
+    places = np.arange(count) * held_out.num_images // count  # files may be sorted by class
+    array = pipeline.to_unit_range(held_out.at(places)).numpy()
     if 0 < len(array) < replicas:
         raise UserError(
             f"{len(array)} evaluation images are too few for {replicas} replicas: more "
@@ -216,7 +220,7 @@ def _evaluation_images(
         )
     if classes is None:
         return (array,)
-    return array, labels_among(held_out, classes.names, len(array))
+    return array, labels_among(held_out, classes.names)[places]
 
 
 def _training_batches(

@@ -55,7 +55,7 @@ class TrainingSettings:
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; 0 is never.
         keep_checkpoints, keep_every: see `Checkpoints`.
         async_checkpoints: whether training goes on while checkpoints are written.
-        eval_images: at most so many images of the evaluation split are used.
+        eval_images: at most so many images of the evaluation split are used, evenly spaced.
         sample_images: how many images the grids drawn during training have; a replica draws as many
             at a time as it trains with.
         sample_sampler, sample_num_steps, sample_projection: how they are drawn; None is as `sample`
