@@ -18,6 +18,7 @@ FLOORS = [
     "bdm_tf.system.keras_versions",
     "bdm_tf.system.cluster",
     "bdm_tf.gin_messages",
+    "bdm_tf.macros",
     "bdm_tf.config",
     "bdm_tf.comparison",
     "bdm_tf.history",
