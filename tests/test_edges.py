@@ -308,6 +308,15 @@ def test_kerass_settings_for_other_programs_are_not_ours(tmp_path):
     assert "(2, 8, 8, 1)" in result.stdout, result.stderr[-2000:]
 
 
+def test_help_without_a_reader_is_no_failure():
+    reads, writes = os.pipe()
+    os.close(reads)
+    for script in ("sample.py", "evaluate.py", "export.py", "figures.py"):
+        result = subprocess.run(command(script, "--help"), stdout=writes, stderr=subprocess.PIPE)
+        assert (result.returncode, result.stderr) == (0, b"")
+    os.close(writes)
+
+
 @pytest.mark.parametrize("called, flag", [("launch/train.py", "--help"), ("-m bdm_tf.train", "-h")])
 def test_help_is_no_failure_and_lists_every_flag(called, flag):
     path = called.replace("launch", os.path.join(ROOT, "launch"))
