@@ -19,7 +19,7 @@ _CADENCES = frozenset(
         "num_steps steps_per_call checkpoint_every keep_checkpoints keep_every log_every "
         "eval_every eval_images accumulation_steps async_checkpoints jit_compile"
     ).split()
-) | {"UNet.remat", "DCT.method", "export_saved_model.chunk_size"}
+) | {"UNet.remat", "DCT.method", "export_saved_model.chunk_size", "ImageFolder.max_megapixels"}
 # These change what is learnt, but neither the model nor what a checkpoint holds.
 _CHANGEABLE = frozenset(
     f"train.{name}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import gin
 
 from bdm_tf.gin_messages import about_a_lack, hint_at
+from bdm_tf.macros import check_macros, warn_of_no_owner
 from bdm_tf.system.errors import UserError, first_line
 
 # gin/ is in this package where that was installed, beside it in a checkout.
@@ -22,7 +23,6 @@ _HOME = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "gin")) else os.path.di
 _REFUSALS = (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError)
 _ONE_AT_A_TIME = threading.RLock()  # gin has one configuration for all threads
 _UNSET = re.compile(r"No bindings specified for '([\w./]+)/gin.macro'")
-_MACRO, _QUOTED = re.compile(r"%([\w./]+)"), re.compile(r"'[^']*'|\"[^\"]*\"")
 _MADE = re.compile(r"@([\w./]+)\(\)")
 
 # What to add to gin's message; each is given the message. Those who register with gin add theirs.
@@ -49,6 +49,7 @@ def parse(files: Sequence[str], parameters: Sequence[str]) -> None:
 
 def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
+    known = bound_parameters()
     for file in files:
         _check_encoding(os.path.expanduser(file))
     for path in (_HOME, os.path.join(_HOME, "gin")):
@@ -73,7 +74,9 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
         raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
     _check_owners(parameters)
-    _check_macros()
+    values = bound_parameters()
+    check_macros(values)
+    warn_of_no_owner(values, known)
 
 
 @contextlib.contextmanager
@@ -85,18 +88,6 @@ def _without_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-def _check_macros() -> None:
-    """Raises a `UserError` for a macro that is made of itself."""
-    values = bound_parameters()
-    used = {name: set(_MACRO.findall(_QUOTED.sub("", value))) for name, value in values.items()}
-    for name, macros in used.items():
-        below = set(macros)
-        while new := {other for macro in below for other in used.get(macro, ())} - below:
-            below |= new
-        if name in below:
-            raise UserError(f"{name} = {values[name]}: a macro must not be made of itself")
 
 
 def _can_be_read(binding: str) -> bool:

@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
     _check_flags(argv)
 
     load_tensorflow()  # here, so that a wrong flag is answered before
-    from bdm_tf import config
+    from bdm_tf import config, exporting  # noqa: F401, exporting for gin
     from bdm_tf.evaluation.job import make_evaluation
     from bdm_tf.evaluation.once import evaluate_once
     from bdm_tf.evaluation.paths import Paths

@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
     load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf import config
     from bdm_tf.comparison import check_same_data, warn_of_no_effect
-    from bdm_tf.exporting import check_free, export
+    from bdm_tf.export_folders import check_free
+    from bdm_tf.exporting import export
     from bdm_tf.model import load_model
     from bdm_tf.training import loop  # noqa: F401, for gin
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 
 import gin
 import keras
@@ -15,6 +14,7 @@ import bdm_tf
 from bdm_tf import config
 from bdm_tf.classes import EACH
 from bdm_tf.comparison import ema_decay, sampling_parameters
+from bdm_tf.export_folders import check_free, partial_of
 from bdm_tf.exported_model import ExportedModel
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
@@ -26,36 +26,39 @@ from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
 from bdm_tf.system.paths import check_literal
 
 FINAL_IMAGES = 100
-# What a SavedModel's folder holds; Keras 2 adds the last. Half-written files have an ending more.
-_WRITTEN = ("assets", "fingerprint", "saved_model", "variables", "keras_metadata")
 
 
-@gin.register
-def export_saved_model(
-    model: Model, step: int, export_dir: str, overwrite: bool = False, chunk_size: int = 16
-) -> None:
+@gin.register("export_saved_model")
+def chosen_chunk_size(chunk_size: int = 16) -> int:
+    """gin's `export_saved_model.chunk_size`; see `ExportedModel`."""
+    check_counts("export_saved_model", 1, chunk_size=chunk_size)
+    return chunk_size
+
+
+def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:
     """Writes the SavedModel of a model; it appears under its name only when whole.
 
     Args:
-        model: with its averaged weights.
+        model: with its averaged weights; its configuration says how it is sampled.
         step: the training step they come from.
-        export_dir: where to write it.
+        export_dir: where to write it; `~` is the home folder.
         overwrite: replace what is there.
-        chunk_size: see `ExportedModel`.
 
     Raises:
         UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
     """
-    export_dir = os.fspath(export_dir)
+    export_dir = os.path.expanduser(os.fspath(export_dir))
     if export_dir and "://" not in export_dir:
         export_dir = os.path.normpath(export_dir)
     check_literal("export_dir", export_dir)
     check_counts("export", 0, step=step)
-    check_counts("export_saved_model", 1, chunk_size=chunk_size)
     check_free(export_dir, overwrite)
-    partial = _partial(export_dir)
+    partial = partial_of(export_dir)
+    with model.configured():
+        chunk_size = gin.get_configurable("export_saved_model")()
     settings = build_sample_settings(model)
     check_measured(model, settings)
+    has_begun = False
     try:
         if tf.io.gfile.exists(partial):
             remove_folder(partial)
@@ -64,6 +67,7 @@ def export_saved_model(
         tf.io.gfile.makedirs(os.path.dirname(info))
         with tf.io.gfile.GFile(info, "w") as file:
             json.dump(_model_info(model, settings, int(step), chunk_size), file, indent=2)
+        has_begun = True
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
         if tf.io.gfile.exists(export_dir):
             remove_folder(export_dir)
@@ -74,15 +78,15 @@ def export_saved_model(
         if not isinstance(error, (OSError, tf.errors.OpError)):
             raise
         reason = why_not_written(error)
-        if isinstance(error, tf.errors.NotFoundError):
+        if has_begun and isinstance(error, tf.errors.NotFoundError):
             reason = "it was removed meanwhile, as by another export to the same folder"
         raise UserError(f"the SavedModel cannot be written to {export_dir}: {reason}") from error
 
 
-def export(model: Model, step: int, export_dir: str, overwrite: bool = False) -> None:
-    """`export_saved_model` with what the model's configuration says of it."""
-    with model.configured():
-        gin.get_configurable("export_saved_model")(model, step, export_dir, overwrite)
+def check_finish(workdir: str) -> None:
+    """Raises a `UserError` for what `finish_run` would find wrong, which is hours later."""
+    check_free(os.path.join(workdir, "saved_model"), overwrite=True)
+    gin.get_configurable("export_saved_model")()
 
 
 def finish_run(model: Model, step: int, workdir: str) -> None:
@@ -126,44 +130,6 @@ def _is_exported(step: int, export_dir: str) -> bool:
     return info["step"] == step and there == here
 
 
-def check_free(export_dir: str, overwrite: bool) -> None:
-    """Raises a `UserError` if `export_dir` exists and must not be overwritten.
-
-    What may be, if at all, is what this library wrote as a SavedModel, or as a part of one.
-    """
-    if not export_dir:
-        raise UserError("--export_dir is empty: give the name of a folder")
-    for path in (export_dir, _partial(export_dir)):
-        if os.path.islink(path):
-            raise UserError(f"{path} is a link: remove it, or give another folder")
-        if tf.io.gfile.exists(path) and not _is_ours(path):
-            raise UserError(
-                f"{path} is no SavedModel of this library and is not replaced: move it away, or "
-                "give another folder"
-            )
-    if tf.io.gfile.exists(export_dir) and not overwrite:
-        raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
-
-
-def _partial(export_dir: str) -> str:
-    return export_dir.rstrip("/") + ".partial"
-
-
-def _is_ours(path: str) -> bool:
-    """Whether a folder holds what `export_saved_model` writes, or a part of it, and no more."""
-    if not tf.io.gfile.isdir(path):
-        return False
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
-    known = all(any(re.fullmatch(rf"{w}([._].*)?", name) for w in _WRITTEN) for name in names)
-    if not known or not names:
-        return known
-    try:
-        with tf.io.gfile.GFile(os.path.join(path, INFO)) as file:
-            return "bdm_tf" in file.read()
-    except (OSError, UnicodeDecodeError, tf.errors.OpError):
-        return False
-
-
 def _about_classes(model: Model, settings: SampleSettings) -> dict:
     if model.classes is None:
         return {}
@@ -187,13 +153,10 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         "ema_decay": ema_decay(values),
         "process": type(model.process).__name__,
         "objective": type(model.objective).__name__,
-        "parametrisation": type(model.parametrisation).__name__,
         "prior": type(model.prior).__name__,
-        "sampler": type(settings.sampler).__name__,
-        "num_steps": settings.num_steps,
+        **settings.about(model),
         "allowed_num_steps": settings.sampler.allowed_steps(model.process),
         "other_num_steps": settings.sampler.about_steps(model.process),
-        "projection": type(settings.projection).__name__,
         "grid": type(settings.sampler.grid).__name__,
         "evaluations": settings.sampler.evaluations(settings.num_steps),
         "chunk_size": int(chunk_size),

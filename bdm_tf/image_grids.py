@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -88,8 +91,7 @@ def sample_to_file(
     """Draws images from a SavedModel into a grid (.png) or an array `images` (.npz).
 
     Args:
-        saved_model: where it is.
-        output: what to write.
+        saved_model, output: where it is and what to write; `~` is the home folder.
         num_images: how many; None is 64, or 8 a class if there is to be a row of each.
         seed, first: of the noise, and the number of the first image.
         num_steps: of sampling; 0 is the model's own.
@@ -99,8 +101,10 @@ def sample_to_file(
 
     Raises:
         UserError: `saved_model` is no SavedModel of this library or does not take that many steps,
-            the images do not fit into memory, or `output` cannot be written.
+            the images do not fit into memory, or `output` cannot be written; what was drawn is then
+            in the system's temporary folder, if that has room.
     """
+    saved_model, output = os.path.expanduser(saved_model), os.path.expanduser(output)
     check_writable(output)
     check_replaces(output, ["images"])
     info = model_info(saved_model)
@@ -133,12 +137,28 @@ def sample_to_file(
     columns = None
     if label == EACH and not num_images % len(info["class_names"]):
         columns = num_images // len(info["class_names"])
-    with writing(output):
-        if output.lower().endswith(".npz"):
-            write_npz(output, {"images": images}, compressed=True)
-        else:
-            write_grid(images, output, columns=columns)
+    try:
+        with writing(output):
+            if output.lower().endswith(".npz"):
+                write_npz(output, {"images": images}, compressed=True)
+            else:
+                write_grid(images, output, columns=columns)
+    except UserError as error:
+        raise UserError(f"{error.message}; {_keep(images)}") from error
     print(f"wrote {num_images} images to {output}")
+
+
+def _keep(images: np.ndarray) -> str:
+    """Puts images that could not be written where they can; says in words whether that worked."""
+    folder = None
+    try:
+        folder = tempfile.mkdtemp(prefix="bdm_tf_")
+        path = os.path.join(folder, "images.npz")
+        write_npz(path, {"images": images}, compressed=True)
+    except (OSError, tf.errors.OpError):
+        shutil.rmtree(folder or "", ignore_errors=True)
+        return "the temporary folder could not take the images that were drawn, so they are lost"
+    return f"the images that were drawn are in {path}"
 
 
 def _room(num_images: int, image_shape: Sequence[int]) -> np.ndarray:

@@ -236,7 +236,7 @@ def load_model(
     """Rebuilds a trained model from a workdir alone, with its averaged weights.
 
     Args:
-        workdir: the folder of a run.
+        workdir: the folder of a run, in which `~` is the home folder.
         step: a checkpoint's step; None is the newest.
         choose: called while gin's configuration is the workdir's, to change how it is sampled.
 
@@ -248,7 +248,7 @@ def load_model(
     """
     if not isinstance(workdir, (str, os.PathLike)):
         raise UserError(f"{workdir=} must be the path of a folder")
-    workdir = os.fspath(workdir)
+    workdir = os.path.expanduser(workdir)
     with config.apart():
         trained_with = config.parameters(use_config(workdir))
         if choose is not None:

@@ -65,6 +65,15 @@ class SampleSettings:
         self.sampler, self.num_steps, self.projection = sampler, num_steps, projection
         self.guidance, self.guidance_interval = float(guidance), guidance_interval
 
+    def about(self, model) -> dict:
+        """What a `Model` predicts, and how it is sampled."""
+        return {
+            "parametrisation": type(model.parametrisation).__name__,
+            "sampler": type(self.sampler).__name__,
+            "num_steps": self.num_steps,
+            "projection": type(self.projection).__name__,
+        }
+
     def draw(
         self,
         model,

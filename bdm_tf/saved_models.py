@@ -119,6 +119,9 @@ def check_steps(info: dict, num_steps: int, name: str) -> None:
         )
 
 
+_FEW_STEPS = 20  # with which the paper's models give static
+
+
 def warn_of_few_steps(info: dict, num_steps: int) -> None:
     """Warns where black and white pixels may come in place of images.
 
@@ -126,17 +129,19 @@ def warn_of_few_steps(info: dict, num_steps: int) -> None:
     for each frequency holds them (docs/few_steps.md).
 
     Args:
-        info: its `model_info`.
+        info: its `model_info`, or what `SampleSettings.about` says.
         num_steps: sampling steps; 0 is the model's own number.
     """
+    asked = num_steps or info["num_steps"]
     bound = info.get("projection", "NoProjection")
     at_risk = info.get("parametrisation") == "PredictEps" and bound in ("NoProjection", "PixelClip")
-    if at_risk and 0 < num_steps < info["num_steps"]:
+    if at_risk and (asked < info["num_steps"] or asked <= _FEW_STEPS):
         logging.warning(
-            "%d steps may be too few: this model was exported for %d, predicts eps, and %s does "
-            "not hold its errors. What does, for each frequency: "
-            'python -m bdm_tf.export --gin_param="sample.projection = @SpectralClip()"',
-            num_steps,
+            "%d steps may be too few: this model samples in %d, predicts eps, and %s does not hold "
+            "its errors. What does, for each frequency: "
+            '--gin_param="sample.projection = @SpectralClip()" of training, or of python -m '
+            "bdm_tf.export",
+            asked,
             info["num_steps"],
             bound,
         )

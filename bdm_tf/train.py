@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
 
     load_tensorflow()  # here, so that a wrong flag is answered before
     from bdm_tf.comparison import warn_of_no_effect
-    from bdm_tf.exporting import check_free, finish_run
+    from bdm_tf.exporting import check_finish, finish_run
     from bdm_tf.training.loop import train
     from bdm_tf.training.strategy import make_strategy
 
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
     if _INIT_FROM.value:
         config.bind("train.init_from", _INIT_FROM.value)
     workdir = _WORKDIR.value or os.path.join("runs", config.run_name(_GIN_FILE.value))
-    check_free(os.path.join(workdir, "saved_model"), overwrite=True)  # now, not when it is trained
+    check_finish(workdir)  # now, not when it is trained
     stopped_by = config.call(
         train,
         workdir,

@@ -18,8 +18,9 @@ from sklearn.neural_network import MLPClassifier
 
 from bdm_tf.evaluation.frechet import frechet_distance
 from bdm_tf.evaluation.statistics import GaussianStatistics
+from bdm_tf.system.paths import define_path
 
-_SAVED_MODEL = flags.DEFINE_string("saved_model", "runs/digits/saved_model", "A SavedModel.")
+_SAVED_MODEL = define_path("saved_model", "runs/digits/saved_model", "A SavedModel.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 1000, "How many samples.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 0, "Sampling steps; 0 is the number at export.")
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the samples.")

@@ -42,6 +42,7 @@ from bdm_tf.image_grids import write_grid
 from bdm_tf.model import load_model, use_config
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz, write_atomically
+from bdm_tf.system.paths import define_path
 from bdm_tf.training import loop  # noqa: F401, for gin
 
 matplotlib.use("Agg")
@@ -71,7 +72,7 @@ PROJECTIONS = {
     "shrink": projections.SpectralShrink,
 }
 
-_FOLDER = flags.DEFINE_string("folder", "runs/few_steps", "Where runs and results are.")
+_FOLDER = define_path("folder", "runs/few_steps", "Where runs and results are.")
 _RECIPE = flags.DEFINE_multi_string(
     "recipe",
     [f"spectral={ROOT}/gin/digits.gin", f"paper={ROOT}/gin/digits/blurring_diffusion.gin"],
@@ -87,9 +88,9 @@ _EVALUATIONS = flags.DEFINE_list(
 )
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 10_000, "Samples a row.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 0, "Of training; 0 is the gin file's number.")
-_FEATURES = flags.DEFINE_string("features", "pixels", "See launch/evaluate.py.")
-_STATISTICS = flags.DEFINE_string("statistics", None, "Real mu and sigma; default: all images'.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
+_FEATURES = define_path("features", "pixels", "See launch/evaluate.py.")
+_STATISTICS = define_path("statistics", None, "Real mu and sigma; default: all images'.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder.")
 
 
 def train(recipe: str, gin_file: str, blur: str, seed: str) -> str:

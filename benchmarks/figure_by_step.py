@@ -16,9 +16,11 @@ from absl import app, flags
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from bdm_tf.system.paths import define_path
+
 _RUNS = flags.DEFINE_multi_string("run", None, "LABEL=WORKDIR, several times.", required=True)
 _FIGURE = flags.DEFINE_string("figure", "fd_pixels_train", "The figure's name in results.jsonl.")
-_OUTPUT = flags.DEFINE_string("output", "figure_by_step.png", "Where the plot goes.")
+_OUTPUT = define_path("output", "figure_by_step.png", "Where the plot goes.")
 
 
 def values_by_step(workdir: str, figure: str) -> dict[int, float]:

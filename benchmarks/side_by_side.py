@@ -10,8 +10,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from bdm_tf.system.paths import define_path
+
 _PICTURES = flags.DEFINE_multi_string("picture", None, "TITLE=FILE, or /.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Where the figure goes.", required=True)
+_OUTPUT = define_path("output", None, "Where the figure goes.")
+flags.mark_flag_as_required(_OUTPUT)
 
 
 def main(_) -> None:

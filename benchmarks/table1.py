@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz, write_atomically
+from bdm_tf.system.paths import define_path
 
 matplotlib.use("Agg")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -54,17 +55,13 @@ TABLES = {"1": TABLE_1, "3": TABLE_3, "4": TABLE_4}
 
 _TABLE = flags.DEFINE_enum("table", "1", list(TABLES), "Which of the paper's tables.")
 _SECTION_3 = flags.DEFINE_bool("section_3", False, "With IHDM as the paper's section 3 has it.")
-_GIN_FOLDER = flags.DEFINE_string(
-    "gin_folder", f"{ROOT}/gin/digits", "Has a gin file for each model."
-)
-_EVAL_GIN_FILE = flags.DEFINE_string(
-    "eval_gin_file", f"{ROOT}/gin/eval/digits.gin", "How to score."
-)
-_FOLDER = flags.DEFINE_string("folder", "runs/table_1", "Where runs, table and figure go.")
+_GIN_FOLDER = define_path("gin_folder", f"{ROOT}/gin/digits", "Has a gin file for each model.")
+_EVAL_GIN_FILE = define_path("eval_gin_file", f"{ROOT}/gin/eval/digits.gin", "How to score.")
+_FOLDER = define_path("folder", "runs/table_1", "Where runs, table and figure go.")
 _NUM_STEPS = flags.DEFINE_integer("num_steps", 2000, "Training steps of each model.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "For all training runs.")
 _EVAL_FLAG = flags.DEFINE_multi_string("eval_flag", [], "For launch/evaluate.py.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder.")
 _ONLY = flags.DEFINE_list("only", None, "Gin file names of the models to run; default all.")
 _COLUMNS = flags.DEFINE_integer("columns", 16, "Samples in a row of the figure.")
 

@@ -135,3 +135,13 @@ def test_models_loaded_at_the_same_time_leave_gin_as_it_was():
         found = list(pool.map(change, range(40)))
     assert found == [{"train.batch_size": str(n)} for n in range(40)]
     assert config.bound_parameters() == {"train.batch_size": "77"}
+
+
+def test_a_binding_of_a_file_without_an_owner_is_warned_of(tmp_path, caplog):
+    (tmp_path / "mine.gin").write_text("num_steps = 5\nused = 3\ntrain.warmup_steps = %used\n")
+    config.parse([str(tmp_path / "mine.gin")], [])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert '"num_steps = 5" in a gin file names no owner of num_steps' in caplog.text
+    caplog.clear()
+    config.overlay([], ["train.seed = 1"])  # what is known is not said again
+    assert caplog.records == []

@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 
+import numpy as np
 import pytest
 
 from bdm_tf.image_grids import sample_to_file
@@ -94,14 +95,17 @@ def test_a_savedmodel_that_says_nonsense_of_itself_is_named(change, words, finis
         use_saved_config(str(path))
 
 
+SIX = {"num_images": 6, "seed": 0, "first": 0, "num_steps": 1}
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
-    """No file may grow beyond 100 bytes; a progress bar is none."""
+    """No file may grow beyond so many bytes; a progress bar is none."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def fill():
+    def fill(most=100):
         monkeypatch.setattr(sys, "stderr", io.StringIO())
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
 
     yield fill
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -112,12 +116,24 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(
     written, finished_run, full_disk, tmp_path
 ):
     output = str(tmp_path / written)
-    numbers = {"num_images": 6, "seed": 0, "first": 0, "num_steps": 1}
     full_disk()
     with pytest.raises(UserError, match=f"{output} cannot be written") as told:
         if written == "figure.svg":
             draw_to_file("snr", output, workdirs=[finished_run])
         else:
-            sample_to_file(f"{finished_run}/saved_model", output, **numbers)
+            sample_to_file(f"{finished_run}/saved_model", output, **SIX)
+    if written == "a.npz":
+        assert "the temporary folder could not take the images" in told.value.message
     assert "make room" in told.value.message and "{{" not in told.value.message
     assert os.listdir(tmp_path) == []
+
+
+def test_images_that_cannot_be_written_are_kept(finished_run, full_disk, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    full_disk(1000)  # which an array needs not, and a picture does
+    with pytest.raises(UserError, match=f"make room, .*; the images .* are in {tmp_path}") as told:
+        sample_to_file(f"{finished_run}/saved_model", f"{tmp_path}/a.png", **SIX)
+    assert not (tmp_path / "a.png").exists()
+    (kept,) = tmp_path.glob("*/images.npz")
+    assert str(kept) in told.value.message
+    assert np.load(kept)["images"].shape == (6, 8, 8, 1)

@@ -9,16 +9,21 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from bdm_tf import config, exporting  # noqa: F401, for gin
+from bdm_tf import config, exporting
 from bdm_tf.data import TFDSImages
+from bdm_tf.evaluation import InceptionFeatures, SavedModelFeatures
 from bdm_tf.evaluation.job import make_evaluation
 from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import prepare_prior
 from bdm_tf.model import build_model, build_sample_settings
 from bdm_tf.networks import UNet
+from bdm_tf.sample_settings import SampleSettings
+from bdm_tf.sampling.ddim import DDIMSampler
 from bdm_tf.spectrum import measure_spectrum
 from bdm_tf.system.errors import UserError
+from bdm_tf.training.optimizers import make_optimizer
+from bdm_tf.training.previews import preview_settings
 from bdm_tf.training.settings import TrainingSettings
 from tests import small_network  # noqa: F401, for gin
 from tests.conftest import TINY
@@ -152,22 +157,69 @@ def test_a_part_takes_or_refuses(owner, name, tmp_path):
     check_each(name, use)
 
 
+TEXT = ("init_from", "text")
 TRAINING = "num_steps batch_size learning_rate seed flip warmup_steps clip_norm ema_decay data"
 TRAINING += " steps_per_call accumulation_steps jit_compile deterministic log_every eval_every"
 TRAINING += " checkpoint_every keep_checkpoints keep_every async_checkpoints eval_images"
-TRAINING += " sample_every sample_images sample_num_steps"
+TRAINING += " sample_every sample_images sample_num_steps init_from label_dropout"
+ODD = (-1, 0, 0.5, 10**30, 1e30, float("nan"), None, "text", True, [], UNet)
 
 
 @pytest.mark.parametrize("name", TRAINING.split())
 def test_training_takes_or_refuses(name):
     given = {"num_steps": 9, "batch_size": 2, "learning_rate": 1e-3, "data": TFDSImages("digits")}
-    for value in (-1, 0, 0.5, 10**30, 1e30, float("nan"), None, "text", True, [], UNet):
+    for value in ODD:
         try:
             TrainingSettings(**given | {name: value}).check_shared(1)
         except UserError as error:
             assert f"train.{name}" in error.message
         else:
-            assert value in (0, 0.5, 1e30, 10**30, None, True), value
+            assert value in (0, 0.5, 1e30, 10**30, None, True) or (name, value) == TEXT, value
+
+
+PREVIEWS = ["sample_sampler", "sample_projection"]
+
+
+@pytest.mark.parametrize("name", PREVIEWS)
+def test_previews_take_or_refuse(name):
+    given = dict.fromkeys(("sampler", "num_steps", "projection"))
+    for value in ODD:
+        try:
+            preview_settings(
+                SampleSettings(DDIMSampler()), **given | {name[len("sample_") :]: value}
+            )
+        except UserError as error:
+            assert f"train.{name}" in error.message
+        else:
+            assert value is None
+
+
+ADAM = [("FusedAdam", name) for name in parameters_of("FusedAdam")]
+
+
+@pytest.mark.parametrize("owner, name", [("train", "optimizer"), *ADAM])
+def test_an_optimizer_takes_or_refuses(owner, name):
+    def use(value):
+        config.parse([], [f"{owner}.{name} = {value}"])
+        make_optimizer(gin.get_bindings("train").get("optimizer"), 0.1)
+
+    check_each(name, use)
+
+
+def test_an_export_takes_or_refuses(tmp_path):
+    def use(value):
+        config.parse([], [f"export_saved_model.chunk_size = {value}"])
+        exporting.check_finish(str(tmp_path))
+
+    check_each("chunk_size", use)
+
+
+@pytest.mark.parametrize("make", [InceptionFeatures, SavedModelFeatures])
+def test_features_refuse_what_is_no_path(make):
+    for value in ODD:
+        if value is not None or make is SavedModelFeatures:  # None is downloaded
+            with pytest.raises(UserError, match=rf"{make.__name__}\.path=|--features=text"):
+                make(value)
 
 
 DATA = [("TFDSImages", n) for n in parameters_of("TFDSImages")]
@@ -192,8 +244,8 @@ def test_a_data_set_takes_or_refuses(owner, name, digits_dir, tmp_path):
     check_each(name, use)
 
 
-SCORES = [("evaluate", n) for n in "num_images batch_size seed best_by tensor_float_32".split()]
-SCORES += [("evaluate", n) for n in ("data", "features", "evaluators")]
+SCORES = [("evaluate", n) for n in "num_images batch_size num_steps seed best_by".split()]
+SCORES += [("evaluate", n) for n in ("data", "features", "evaluators", "tensor_float_32")]
 SCORES += [
     (owner, name)
     for owner in "FrechetDistance InceptionScore KernelDistance BitsPerDimension EvalLoss".split()
@@ -219,3 +271,18 @@ def test_an_evaluation_takes_or_refuses(owner, name, digits_dir, tmp_path):
             evaluation.score(str(tmp_path / "scratch"))
 
     check_each(name, use)
+
+
+def test_every_parameter_is_among_these():
+    tried = {*CASES, *DATA, *SCORES, *ADAM, ("export_saved_model", "chunk_size")}
+    tried |= {("train", name) for name in (*TRAINING.split(), *PREVIEWS, "optimizer")}
+    tried |= {("InceptionFeatures", "path"), ("SavedModelFeatures", "path")}
+    by_callers = {("evaluate", name) for name in ("subject", "strategy", "paths")}
+    registered = {
+        (selector.rpartition(".")[2], name)
+        for selector, found in gin.config._REGISTRY.items()
+        if found.wrapped.__module__.startswith("bdm_tf.") and ".optimizers." not in selector
+        for name in parameters_of(selector)
+        if name != "context"
+    }
+    assert registered - tried == by_callers

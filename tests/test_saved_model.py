@@ -1,6 +1,8 @@
 """The SavedModel in a process that cannot import bdm_tf."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -10,7 +12,8 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import image_grids
-from bdm_tf.saved_models import load_saved_model, model_info, warn_of_few_steps
+from bdm_tf.evaluation.subjects import ShippedModel
+from bdm_tf.saved_models import INFO, load_saved_model, model_info, warn_of_few_steps
 
 SCRIPT = """
 import sys
@@ -129,4 +132,14 @@ def test_few_steps_of_a_model_that_predicts_eps_are_warned_of(finished_run, capl
         warn_of_few_steps(info, num_steps)
     assert not caplog.records
     warn_of_few_steps(paper, 10)
-    assert "10 steps may be too few: this model was exported for 250" in caplog.text
+    assert "10 steps may be too few: this model samples in 250, predicts eps" in caplog.text
+    warn_of_few_steps(paper | {"num_steps": 12}, 0)
+    assert "12 steps may be too few: this model samples in 12" in caplog.text
+
+
+def test_few_steps_are_warned_of_in_an_evaluation_too(finished_run, caplog, tmp_path):
+    path = shutil.copytree(os.path.join(finished_run, "saved_model"), tmp_path / "model")
+    info = json.loads((path / INFO).read_text())
+    (path / INFO).write_text(json.dumps(info | {"parametrisation": "PredictEps"}))
+    ShippedModel(str(path), tf.distribute.get_strategy()).draw(4, 0, 1)
+    assert "1 steps may be too few: this model samples in 3" in caplog.text

@@ -48,9 +48,12 @@ class ImageFolder:
         channels: 3 for colour, 1 for grey.
         eval_split: a subfolder to evaluate on, in place of those names.
         max_memory_gb: decoded images up to this size are held in memory, more are streamed.
+        max_megapixels: larger files, in millions of pixels, are taken for damaged; None is 1,000.
     """
 
-    def __init__(self, image_size, channels=3, eval_split=None, max_memory_gb=4.0):
+    def __init__(
+        self, image_size, channels=3, eval_split=None, max_memory_gb=4.0, max_megapixels=None
+    ):
         self._size = checked_size(image_size)
         if self._size is None:
             raise UserError("ImageFolder.image_size must be given: the images may differ in size")
@@ -59,9 +62,12 @@ class ImageFolder:
         if eval_split is not None:
             check_text("ImageFolder", eval_split=eval_split)
         check_between("ImageFolder.max_memory_gb", max_memory_gb, 0)
+        if max_megapixels is not None:
+            check_between("ImageFolder.max_megapixels", max_megapixels, 0, without_low=True)
         self._channels = channels
         self._eval_split = eval_split and os.path.normpath(eval_split)
         self._max_bytes = max_memory_gb * 2**30
+        self._max_megapixels = max_megapixels or 1000.0
 
     def image_shape(self) -> tuple[int, int, int]:
         """The images' `(H, W, C)`."""
@@ -164,7 +170,7 @@ class ImageFolder:
         )
 
     def _decode(self, path: str) -> np.ndarray:
-        return decode_file(path, self._size, self._channels)
+        return decode_file(path, self._size, self._channels, self._max_megapixels)
 
 
 def subfolders(folder: str) -> list[str]:

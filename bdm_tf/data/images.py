@@ -61,8 +61,12 @@ class Images(abc.ABC):
         """
 
     @abc.abstractmethod
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """The images with these numbers, which ascend, in fixed order, uint8 `[n, H, W, C]`."""
+
     def eval_images(self, num_images: int) -> np.ndarray:
         """The first `num_images` images (all, if there are fewer) in fixed order, uint8."""
+        return self.at(np.arange(min(num_images, self.num_images)))
 
     @abc.abstractmethod
     def in_order(self, batch_size: int) -> Iterator[np.ndarray]:
@@ -112,9 +116,8 @@ class _IndexedImages(Images):
         steps = tf.data.Dataset.range(first_step, np.iinfo(np.int64).max)
         return steps.map(batch, num_parallel_calls=2, deterministic=True)
 
-    def eval_images(self, num_images):
-        count = min(num_images, self.num_images)
-        return self._read(tf.range(count, dtype=tf.int64))[0].numpy()
+    def at(self, places):
+        return self._read(tf.constant(places, tf.int64))[0].numpy()
 
     def labels(self, num_images=None):
         assert self._labels is not None, "there are no class_names"
@@ -229,8 +232,8 @@ class FileImages(_IndexedImages):
     def failure_by(self, error):
         return self._failure
 
-    def eval_images(self, num_images):
-        return np.stack([self._read_one(i)[0] for i in range(min(num_images, self.num_images))])
+    def at(self, places):
+        return np.stack([self._read_one(i)[0] for i in places])
 
     def in_order(self, batch_size):
         for start in range(0, self.num_images, batch_size):

@@ -33,15 +33,12 @@ def folder_classes(folder: str, paths: Sequence[str]) -> tuple[tuple[str, ...], 
     return tuple(names), np.array([places[name] for name in within], np.int32)
 
 
-def labels_among(
-    images: Images, class_names: Sequence[str], num_images: int | None = None
-) -> np.ndarray:
-    """The classes of the first images of a split, by their places among other names.
+def labels_among(images: Images, class_names: Sequence[str]) -> np.ndarray:
+    """The classes of the images of a split, by their places among other names.
 
     Args:
         images: the split.
         class_names: those of the split that was trained on.
-        num_images: how many; None for all.
 
     Returns:
         int32 `[n]`.
@@ -58,7 +55,7 @@ def labels_among(
         )
     places = {name: i for i, name in enumerate(class_names)}
     table = np.array([places[name] for name in images.class_names], np.int32)
-    return table[images.labels(num_images)]
+    return table[images.labels()]
 
 
 def images_of_class(images: Images, class_names: Sequence[str], number: int) -> InMemoryImages:

@@ -88,8 +88,13 @@ class RecordImages(Images):
         labels = self._records().map(self._label).take(count).batch(10_000)
         return np.concatenate(list(self._found(labels)))
 
-    def eval_images(self, num_images):
-        return np.stack(list(self._found(self._decoded().take(num_images))))
+    def at(self, places):
+        is_wanted = tf.constant(np.isin(np.arange(self.num_images), places))
+        records = self._records().enumerate().filter(lambda place, _: tf.gather(is_wanted, place))
+        images = records.take(len(places)).map(
+            lambda _, record: self._decode(record), num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return np.stack(list(self._found(images)))
 
     def in_order(self, batch_size):
         return self._found(self._decoded().batch(batch_size))

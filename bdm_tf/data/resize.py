@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -12,8 +13,8 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from bdm_tf.system.errors import UserError, is_whole
 
 # Pillow's own limits are for uploads of strangers; these are the user's images.
-Image.MAX_IMAGE_PIXELS = 500_000_000  # twice as many are an error
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+Image.MAX_IMAGE_PIXELS = None
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**30
 VERSION = 4  # goes up when the same file becomes other pixels
 _LARGEST = 2**14  # pixels along a side
 _TURNS = {
@@ -41,16 +42,23 @@ def checked_size(image_size) -> tuple[int, int] | None:
     return int(pair[0]), int(pair[1])
 
 
-def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:
+def decode_file(
+    path: str,
+    size: tuple[int, int] | None,
+    channels: int | None,
+    max_megapixels: float = math.inf,
+) -> np.ndarray:
     """Reads an image file of any format that Pillow knows as uint8 `[H, W, channels]`.
 
     Args:
         path: the file.
         size: `(H, W)`; None is the image's own.
         channels: 1 or 3; None is 1 for a grey image without transparency, 3 for all others.
+        max_megapixels: of the image as it is in the file, in millions of pixels.
 
     Raises:
-        ValueError: the file is no image, is damaged or cannot be opened; the message names it.
+        ValueError: the file is no image, is larger, damaged or cannot be opened; the message names
+            it.
     """
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -63,14 +71,18 @@ def decode_file(path: str, size: tuple[int, int] | None, channels: int | None) -
         image = Image.open(io.BytesIO(content))
         if getattr(image, "is_animated", False):
             logging.log_first_n(logging.WARNING, "%s and others: the first page alone", 1, path)
-        return fit(image, size, channels)
+        megapixels = image.width * image.height / 1e6
+        if megapixels <= max_megapixels:
+            return fit(image, size, channels)
     except UnidentifiedImageError as error:
         raise ValueError(f"{path} is not a readable image: unknown format") from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} has more than 1,000 megapixels: make it smaller") from error
     except Exception as error:  # a damaged file makes decoders raise anything
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} is not a readable image: {reason}") from error
+    raise ValueError(
+        f"{path} has {megapixels:,.1f} megapixels, more than ImageFolder.max_megapixels="
+        f"{max_megapixels:,g}: raise that, or make it smaller"
+    )
 
 
 def fit(image: Image.Image, size: tuple[int, int] | None, channels: int | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 
 import gin
 import numpy as np
@@ -184,8 +185,7 @@ class MatrixBasis(Basis):
     """A basis given as matrices, invertible but not necessarily orthonormal (Eq. 29).
 
     Args:
-        rows: `P_rows` `[H, H]`, its columns the basis vectors along the height.
-        columns: `P_columns` `[W, W]`, its columns the basis vectors along the width.
+        rows, columns: `P_rows` `[H, H]` and `P_columns` `[W, W]`; basis vectors are their columns.
         path: in place of all other arguments, a `.npz` that holds them under their names.
         row_frequencies: `[H]`, at least 0, in radians per pixel, one for each column of `rows`;
             None is `pi i / H` in the order of the columns, as in the DCT.
@@ -212,7 +212,7 @@ class MatrixBasis(Basis):
             check_text("MatrixBasis", path=path)
             if any(array is not None for array in arrays):
                 raise UserError(f"MatrixBasis has path={path} and arrays; give one or the other")
-            arrays = _read(path)
+            arrays = _read(path := os.path.expanduser(path))
             if sha256 not in (None, files.sha256(path)):
                 raise UserError(
                     f"MatrixBasis.path={path} is not the file that the run began with: its SHA-256 "

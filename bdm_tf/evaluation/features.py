@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.saved_models import no_saved_model
-from bdm_tf.system.errors import UserError
+from bdm_tf.system.errors import UserError, check_text
 
 INCEPTION_URL = "https://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 _GRAPH_FILE = "classify_image_graph_def.pb"
@@ -74,7 +74,7 @@ class InceptionFeatures(FeatureNetwork):
     in three channels.
 
     Args:
-        path: `classify_image_graph_def.pb`; None downloads it once.
+        path: `classify_image_graph_def.pb` (`~` is the home folder); None downloads it once.
 
     Raises:
         UserError: the file is not there, cannot be fetched, or is not that graph.
@@ -85,6 +85,9 @@ class InceptionFeatures(FeatureNetwork):
     resize = "TF1 bilinear to 299x299, in the graph"
 
     def __init__(self, path: str | None = None):
+        if path is not None:
+            check_text("InceptionFeatures", path=path)
+            path = os.path.expanduser(path)
         content = _downloaded() if path is None else _read(path)
         self.content_hash = hashlib.sha256(content).hexdigest()
         graph_def = tf.compat.v1.GraphDef()
@@ -118,13 +121,15 @@ class SavedModelFeatures(FeatureNetwork):
     """A SavedModel whose `serving_default` maps uint8 images to `features` (and `logits`).
 
     Args:
-        path: its folder.
+        path: its folder, in which `~` is the home folder.
 
     Raises:
         UserError: it is no such SavedModel.
     """
 
     def __init__(self, path: str):
+        check_text("SavedModelFeatures", path=path)
+        path = os.path.expanduser(path)
         if not tf.saved_model.contains_saved_model(path):
             raise UserError(f"--features={path} {no_saved_model(path)}")
         self.content_hash = _folder_hash(path)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
+from bdm_tf.evaluation.evaluator import Context, Unavailable, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
-from bdm_tf.system.errors import UserError, check_counts, check_seed
+from bdm_tf.system.errors import check_counts, check_seed
 
 _MOST = 10**6  # subsets
 
@@ -73,10 +73,8 @@ class KernelDistance(SampledFeatures):
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) < subset_size:
-            raise UserError(
-                f"{name}: the {split} split has {len(self._real)} images, fewer than "
-                f"KernelDistance.subset_size={subset_size}"
-            )
+            reason = f"the {split} split has {len(self._real)} images"
+            raise Unavailable(name, f"{reason}, fewer than KernelDistance.{subset_size=}")
         self.names = (name,)
         self._settings = dict(subsets=subsets, subset_size=subset_size, seed=seed)
         super().__init__(max_images)

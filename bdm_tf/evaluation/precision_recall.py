@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import gin
 import numpy as np
 
-from bdm_tf.evaluation.evaluator import Context, check_samples, check_split
+from bdm_tf.evaluation.evaluator import Context, Unavailable, check_samples, check_split
 from bdm_tf.evaluation.sampled_features import SampledFeatures
-from bdm_tf.system.errors import UserError, check_counts
+from bdm_tf.system.errors import check_counts
 
 
 def precision_recall(
@@ -82,10 +82,8 @@ class PrecisionRecall(SampledFeatures):
         self._described = context.reference.describe(split)
         self._real = context.reference.features(split, max_images)
         if len(self._real) <= neighbours:
-            raise UserError(
-                f"{self.names[0]}: the {split} split has {len(self._real)} images, too few for "
-                f"PrecisionRecall.neighbours={neighbours}"
-            )
+            reason = f"the {split} split has {len(self._real)} images"
+            raise Unavailable(self.names[0], f"{reason}, too few for PrecisionRecall.{neighbours=}")
         self._neighbours = neighbours
         super().__init__(max_images)
 

@@ -117,9 +117,8 @@ class Reference:
 
     def chosen(self, split: str, max_images: int) -> np.ndarray:
         """The numbers of the images whose `features` are found, rising."""
-        return np.sort(
-            np.random.default_rng(0).permutation(self.images(split).num_images)[:max_images]
-        )
+        order = np.random.default_rng(0).permutation(self.images(split).num_images)
+        return np.sort(order[:max_images])
 
     def check_export(self, folder: str) -> None:
         """Looks, before anything is measured, at what `export` would replace.

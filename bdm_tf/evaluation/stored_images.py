@@ -24,8 +24,9 @@ _NEARLY = 0.05  # by so much resizing goes beyond a range
 class StoredImages:
     """Images from a `.npz` (`images`, `arr_0` or its only array), a `.npy` or a folder of files.
 
-    Arrays are uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1]. Files are taken in the
-    order of their names; all must have the same size and channels.
+    Arrays are uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1]. Files must have the same
+    size and channels. They are drawn in a fixed random order: they may be sorted by class, and some
+    figures are of the first so many, or of parts.
 
     Raises:
         UserError: there are none in it, or they are not finite or out of range.
@@ -51,14 +52,15 @@ class StoredImages:
         if images.dtype != np.uint8:
             images = self._from_floats(images, path)
         self._images = images
+        self._order = np.random.default_rng(0).permutation(len(images))
         self.image_shape = images.shape[1:]
         self.num_images = len(images)
         self._described: dict = {"images_sha256": hashlib.sha256(images.tobytes()).hexdigest()}
 
     def take(self, count: int, seed: int) -> None:
         """Keeps so many of the images, drawn at random: files are often sorted by class."""
-        chosen = np.random.default_rng(seed).permutation(self.num_images)[:count]
-        self._images, self.num_images = self._images[np.sort(chosen)], count
+        self._order = np.random.default_rng(seed).permutation(self.num_images)[:count]
+        self.num_images = count
         self._described |= {"seed": seed}
 
     def describe(self, seed: int, num_steps: int) -> dict:
@@ -71,7 +73,7 @@ class StoredImages:
     ) -> Callable[[int], np.ndarray]:
         """A function that reads a batch."""
         del seed, num_steps, conditions
-        return lambda first: self._images[first : first + batch_size]
+        return lambda first: self._images[self._order[first : first + batch_size]]
 
     def _from_floats(self, images: np.ndarray, path: str) -> np.ndarray:
         if not np.issubdtype(images.dtype, np.floating):

@@ -34,6 +34,7 @@ from bdm_tf.saved_models import (
     load_saved_model,
     model_info,
     use_saved_config,
+    warn_of_few_steps,
 )
 from bdm_tf.system.checkpoint_files import checkpoint_step, find_checkpoint
 from bdm_tf.system.cluster import Cluster
@@ -118,6 +119,7 @@ class TrainedRun:
         model, settings = self.model, self._settings
         steps = num_steps or settings.num_steps
         settings.sampler.check(model.denoiser(), steps, "evaluate.num_steps (0 is the model's own)")
+        warn_of_few_steps(settings.about(model), num_steps)
 
         def on_replica(first):
             seeds = tf.constant([0, seed])
@@ -172,6 +174,7 @@ class ShippedModel:
     ) -> Draw:
         """A function that draws a batch of the seed `[0, seed]`."""
         check_steps(self.info, num_steps, "evaluate.num_steps")
+        warn_of_few_steps(self.info, num_steps)
         count = batch_size // self._strategy.num_replicas_in_sync
 
         def on_replica(first):
@@ -218,9 +221,14 @@ def open_subject(
         config.parse_text("")
     overlay()
     if "evaluate.data" not in config.parameters(config.operative_text()):
-        if "train.data" not in trained_with:
-            raise UserError("evaluate.data must name the data set to compare with, in a gin file")
-        config.overlay([], [f"evaluate.data = {trained_with['train.data']}"])
+        data = {**trained_with, **config.bound_parameters()}.get("train.data")
+        if data is None:
+            raise UserError(
+                "evaluate.data must name the data set to compare with: give the --gin_file of its "
+                'experiment, such as gin/folder.gin, too, or --gin_param="evaluate.data = '
+                '@TFDSImages()" and TFDSImages.name'
+            )
+        config.overlay([], [f"evaluate.data = {data}"])
     if workdir:
         return TrainedRun(strategy, workdir, trained_with)
     return ShippedModel(saved_model, strategy) if saved_model else StoredImages(str(images))

@@ -94,6 +94,7 @@ def weights_to_start_from(path: str) -> str:
     Raises:
         UserError: there is none.
     """
+    path = os.path.expanduser(path)
     check_literal("--init_from", path)
     if tf.io.gfile.exists(f"{path}.index"):
         return path

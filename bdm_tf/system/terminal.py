@@ -36,6 +36,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     Args:
         main: takes what is left when flags are read; flags of its module are the command's own.
     """
+    use_lasting_streams()
     end_at_once()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)  # TensorFlow and TFDS report every file they touch
@@ -48,6 +49,7 @@ def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
     """absl's parser for `app.run`, but that `-h` and `--help` are no failure."""
     if {"-h", "-help", "--help"} & set(argv[1:]):
         print(f"{sys.modules['__main__'].__doc__ or help}\n{flags.FLAGS.main_module_help()}")
+        sys.stdout.flush()  # while a reader that is gone is no error
         sys.exit(0)
     return app.parse_flags_with_usage(argv)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
+from bdm_tf.system.errors import check_between
 from bdm_tf.system.keras_versions import place_of, raw_variables
 
 
@@ -17,9 +18,12 @@ class FusedAdam(keras.optimizers.Adam):
 
     Args:
         learning_rate: a number or a Keras schedule.
-        beta_1, beta_2: decay of the first and second moment.
-        epsilon: added to the root of the second moment.
-        weight_decay: decoupled, as in AdamW; None for none.
+        beta_1, beta_2: decay of the first and second moment, in [0, 1).
+        epsilon: added to the root of the second moment; above 0.
+        weight_decay: decoupled, as in AdamW, at least 0; None for none.
+
+    Raises:
+        UserError: one is out of range.
     """
 
     def __init__(
@@ -31,6 +35,13 @@ class FusedAdam(keras.optimizers.Adam):
         weight_decay: float | None = None,
         name: str = "adam",
     ):
+        check_between("FusedAdam.beta_1", beta_1, 0, 1, without_high=True)
+        check_between("FusedAdam.beta_2", beta_2, 0, 1, without_high=True)
+        check_between("FusedAdam.epsilon", epsilon, 0, without_low=True)
+        if weight_decay is not None:
+            check_between("FusedAdam.weight_decay", weight_decay, 0)
+        if not isinstance(learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            check_between("FusedAdam.learning_rate", learning_rate, 0)
         super().__init__(
             learning_rate=learning_rate,
             beta_1=beta_1,

@@ -16,6 +16,7 @@ from bdm_tf.data.labels import labels_among
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.history import read_history
 from bdm_tf.model import Model
+from bdm_tf.saved_models import warn_of_few_steps
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import UserError
 from bdm_tf.training.checkpoints import Checkpoints
@@ -54,7 +55,8 @@ def train(
     How, gin says: see `TrainingSettings`, `Model` and `SampleSettings`.
 
     Args:
-        workdir: the run's folder; with several workers, one that all of them see.
+        workdir: the run's folder, in which `~` is the home folder; with several workers, one that
+            all of them see.
         strategy: where to train.
         finish: called by the chief with the model and its step once the last step is done.
         data_dir, on_corrupt_image: handed to the data source's `load`.
@@ -67,6 +69,7 @@ def train(
         UserError: what was given cannot be used, or the loss is no longer finite.
         TryAgain: a worker is gone.
     """
+    workdir = os.path.expanduser(workdir)
     settings = training_settings()
     _check_places(workdir, data_dir)
     settings.check_shared(strategy.num_replicas_in_sync)
@@ -91,12 +94,13 @@ def train(
         )
         measure_spectrum_if_needed(parts, files, cluster, batches, allow_changes)
         first_weights = initialise(parts, files, cluster, settings.init_from)
-        claim(files, cluster, images, allow_changes)
+        claim(files, cluster, images, settings.num_steps, allow_changes)
     keep_what_was_measured(parts, files, cluster, batches)
     try_own_samplers(parts)
     checkpoints = open_checkpoints(settings, parts.state, files, cluster)
-    start = restore(files, checkpoints, parts.state, cluster, settings.num_steps)
+    start = restore(files, checkpoints, parts.state, cluster)
     if cluster.is_chief:
+        warn_of_few_steps(parts.samples.about(parts.model), 0)
         where = f"workdir {workdir}; {describe(strategy)}"
         _announce(settings, parts, images, start, first_weights, where)
     run = _make_run(settings, parts, images, evaluated, strategy, cluster, files, checkpoints)
@@ -206,7 +210,9 @@ def _evaluation_images(
     """
     if held_out is None or not settings.eval_every or not settings.eval_images:
         return ()
-    array = pipeline.to_unit_range(held_out.eval_images(settings.eval_images)).numpy()
+    count = min(settings.eval_images, held_out.num_images)
+    places = np.arange(count) * held_out.num_images // count  # files may be sorted by class
+    array = pipeline.to_unit_range(held_out.at(places)).numpy()
     if 0 < len(array) < replicas:
         raise UserError(
             f"{len(array)} evaluation images are too few for {replicas} replicas: more "
@@ -214,7 +220,7 @@ def _evaluation_images(
         )
     if classes is None:
         return (array,)
-    return array, labels_among(held_out, classes.names, len(array))
+    return array, labels_among(held_out, classes.names)[places]
 
 
 def _training_batches(

@@ -138,7 +138,13 @@ def make_optimizer(choice: Recipe | Callable | None, learning_rate):
     if not callable(choice) or hasattr(choice, "makes"):
         way_out = ": one is chosen by its name in gin, for instance @keras.optimizers.AdamW()"
         _check_made(choice, "train.optimizer", way_out)
-    return choice(learning_rate=learning_rate)
+    try:
+        return choice(learning_rate=learning_rate)
+    except TypeError as error:
+        raise UserError(
+            f"train.optimizer = {choice!r} makes no optimizer of a learning rate: "
+            f"{first_line(error)}"
+        ) from error
 
 
 def _check_made(choice, parameter: str, way_out: str) -> None:

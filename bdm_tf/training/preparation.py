@@ -125,12 +125,24 @@ def initialise(parts: Parts, files: Workdir, cluster: Cluster, init_from: str | 
     return path
 
 
-def claim(files: Workdir, cluster: Cluster, images: Images, allow_changes: bool) -> None:
-    """Makes the workdir this run's."""
+def claim(
+    files: Workdir, cluster: Cluster, images: Images, num_steps: int, allow_changes: bool
+) -> None:
+    """Makes the workdir this run's.
+
+    Raises:
+        UserError: it is another's, or has more steps behind it than it is to have.
+    """
     with cluster.together(), files.writing():
         if cluster.is_chief:
             saved = saved_checkpoints(files.checkpoints)
             step = checkpoint_step(saved[-1]) if saved else 0
+            if step > num_steps:
+                raise UserError(
+                    f"train.num_steps={num_steps}, but the run in {files.path} is at step {step}: "
+                    "give that or more; python -m bdm_tf.export --step=N exports an earlier step, "
+                    "if kept"
+                )
             known = TrainingImages(images.num_images, images.source_key())
             files.claim(config.operative_text(), known, step, allow_changes)
 
@@ -170,23 +182,13 @@ def open_checkpoints(
         )
 
 
-def restore(
-    files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster, num_steps: int
-) -> int:
+def restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster) -> int:
     """Brings all workers to the newest checkpoint that the chief can read; returns its step, or 0.
 
     What was measured after that step is forgotten.
-
-    Raises:
-        UserError: the run has more steps behind it than it is to have.
     """
     path = cluster.of_chief(checkpoints.restore)
     start = checkpoint_step(path) if path else 0
-    if start > num_steps:
-        raise UserError(
-            f"train.num_steps={num_steps}, but the run in {files.path} is at step {start}: give "
-            "that or more; python -m bdm_tf.export --step=N exports an earlier step, if kept"
-        )
     with cluster.together():
         if path and not cluster.is_chief:
             checkpoints.restore_from(find_checkpoint(files.path, start))

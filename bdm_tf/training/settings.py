@@ -18,6 +18,7 @@ from bdm_tf.system.errors import (
     check_counts,
     check_flags,
     check_seed,
+    check_text,
 )
 
 _LARGEST_BATCH = 2**20
@@ -54,7 +55,7 @@ class TrainingSettings:
         log_every, checkpoint_every, eval_every, sample_every: cadences in steps; 0 is never.
         keep_checkpoints, keep_every: see `Checkpoints`.
         async_checkpoints: whether training goes on while checkpoints are written.
-        eval_images: at most so many images of the evaluation split are used.
+        eval_images: at most so many images of the evaluation split are used, evenly spaced.
         sample_images: how many images the grids drawn during training have; a replica draws as many
             at a time as it trains with.
         sample_sampler, sample_num_steps, sample_projection: how they are drawn; None is as `sample`
@@ -110,6 +111,8 @@ class TrainingSettings:
         if self.label_dropout is not None:
             check_between("train.label_dropout", self.label_dropout, 0, 1, without_high=True)
         check_seed("train.seed", self.seed)
+        if self.init_from is not None:
+            check_text("train", init_from=self.init_from)
         for name in ("flip", "deterministic", "async_checkpoints"):
             check_flags("train", **{name: given[name]})
         if self.jit_compile is not None:

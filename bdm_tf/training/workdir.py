@@ -263,7 +263,7 @@ def pin_basis() -> None:
         return
     path = gin.query_parameter("MatrixBasis.path")
     if "://" not in path:
-        path = os.path.abspath(path)
+        path = os.path.abspath(os.path.expanduser(path))
     if tf.io.gfile.exists(path):  # if not, building the basis says so
         config.bind("MatrixBasis.path", path)
         config.bind("MatrixBasis.sha256", sha256(path))

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags, logging
+from absl import app, logging
 
 from bdm_tf import config
 from bdm_tf.exporting import finish_run
@@ -25,12 +25,13 @@ from bdm_tf.model import build_model
 from bdm_tf.stablehlo.steps import make_trainer, setting
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz
+from bdm_tf.system.paths import define_path
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.workdir import Workdir
 
-_LOWERED = flags.DEFINE_string("lowered", None, "What lower.py wrote.")
-_BACK = flags.DEFINE_string("back", None, "What run.py wrote.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "The folder to make.")
+_LOWERED = define_path("lowered", None, "What lower.py wrote.")
+_BACK = define_path("back", None, "What run.py wrote.")
+_WORKDIR = define_path("workdir", None, "The folder to make.")
 _GRID = 100
 
 

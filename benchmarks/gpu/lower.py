@@ -28,6 +28,7 @@ from bdm_tf.stablehlo.lowering import lower_pure
 from bdm_tf.stablehlo.steps import make_trainer, sampling_loop, setting, use_defaults
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import write_atomically, write_npz
+from bdm_tf.system.paths import define_path
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, _ROOT)
@@ -38,8 +39,8 @@ _PART = 5000  # images in a file
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Gin file; may be given several times.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], 'For instance "train.batch_size = 64".')
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS's folder, or a folder of images.")
-_OUTPUT = flags.DEFINE_string("output", None, "The folder to write.")
+_DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
+_OUTPUT = define_path("output", None, "The folder to write.")
 _STEPS = flags.DEFINE_integer("steps_per_call", 100, "Training steps that a call takes.")
 _SAMPLES = flags.DEFINE_integer("samples_per_call", 500, "Images that a call of the sampler draws.")
 _WEIGHTS = flags.DEFINE_enum(

@@ -3,14 +3,13 @@
 import inspect
 import logging
 import os
-import shutil
 import struct
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, PngImagePlugin, features
 
 from bdm_tf.data import FileImages, ImageFolder, training_dataset
 from bdm_tf.data.folder import image_files
@@ -162,36 +161,60 @@ def test_what_is_no_image_of_the_users_is_left_out_and_said(tmp_path, capsys):
     assert "2 pipe(s), socket(s) or device(s), 1 run(s) of this library" in said
 
 
-@pytest.mark.parametrize("ending", ["tif", "jfif", "ppm", "tga", "jp2"])
+READ = ["tif", "jfif", "ppm", "tga", "jp2", *(["avif"] if features.check("avif") else [])]
+
+
+@pytest.mark.parametrize("ending", READ)
 def test_formats_that_photographs_come_in_are_read(tmp_path, ending):
     Image.new("RGB", (9, 7), (50, 50, 50)).save(tmp_path / f"one.{ending}")
     images, _ = in_memory().load(str(tmp_path))
     assert abs(values(images)[0] - 50) <= 1
 
 
-def test_a_mistyped_tag_is_no_reason_to_lose_a_photograph(tmp_path, monkeypatch):
-    photograph = Image.new("RGB", (12, 8), "black")
-    photograph.paste("white", (0, 0, 12, 4))  # above
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photograph.save(tmp_path / "turned.png", exif=exif)
+SHORT, TEXT = 3, 2
+MISTYPED = {  # EXIF entries, (tag, type, value): orientation, resolution and its unit
+    "resolution": [(0x0112, SHORT, b"\6\0\0\0"), (0x011A, TEXT, b"72\0\0")],
+    "unit": [(0x0112, SHORT, b"\6\0\0\0"), (0x0128, TEXT, b"2\0\0\0")],
+    "orientation": [(0x0112, TEXT, b"6\0\0\0")],
+}
 
-    def stumbles(*_, **__):
-        raise TypeError("'<' not supported between instances of 'str' and 'int'")
 
-    monkeypatch.setattr("PIL.ImageOps.exif_transpose", stumbles)
-    monkeypatch.setattr("PIL.Image.Exif.tobytes", stumbles)
+@pytest.mark.parametrize("case", MISTYPED)
+def test_a_mistyped_tag_is_no_reason_to_lose_a_photograph(tmp_path, case):
+    entries = [struct.pack("<HHI4s", tag, kind, 1, v) for tag, kind, v in MISTYPED[case]]
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + b"".join(entries)
+    photograph = Image.new("RGB", (48, 32), "black")
+    photograph.paste("white", (0, 0, 48, 16))  # above
+    photograph.save(tmp_path / "turned.jpg", exif=exif + b"\0\0\0\0")
     images, _ = in_memory().load(str(tmp_path))
     pixels = images.eval_images(1)[0, :, :, 0]
-    assert pixels[:, 0].max() < pixels[:, -1].min()  # now on the right
+    if case != "orientation":
+        pixels = pixels.T[::-1]  # turned, white is on the right
+    assert pixels[0].min() > pixels[-1].max()
 
 
-@pytest.mark.skipif("BDM_TEST_CASES" not in os.environ, reason="BDM_TEST_CASES names no folder")
-@pytest.mark.parametrize("name", ["exif_text_resolution.jpg", "exif_text_unit.jpg"])
-def test_photographs_of_real_cameras_are_read(tmp_path, name):
-    shutil.copy(os.path.join(os.environ["BDM_TEST_CASES"], name), tmp_path)
-    images, _ = in_memory().load(str(tmp_path))
-    assert images.num_images == 1
+def test_much_text_and_large_profiles_are_read(tmp_path):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("notes", "x" * 2**21, zip=True)
+    image = Image.new("RGB", (8, 8), (50, 50, 50))
+    image.save(tmp_path / "text.png", pnginfo=text)
+    image.save(tmp_path / "profile.png", icc_profile=np.random.default_rng(0).bytes(2**22))
+    assert values(in_memory().load(str(tmp_path))[0]) == [50, 50]
+
+
+@both
+def test_the_limit_on_pixels_can_be_raised(tmp_path, source):
+    Image.new("RGB", (1200, 1000), (50, 50, 50)).save(tmp_path / "large.png")
+    with pytest.raises(UserError, match=r"has 1.2 megapixels, more than .*max_megapixels=1: raise"):
+        source(max_megapixels=1).load(str(tmp_path))[0].eval_images(1)
+    assert values(source(max_megapixels=2).load(str(tmp_path))[0]) == [50]
+
+
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    with open(os.fsencode(tmp_path) + b"/\xff.png", "w"):
+        pass
+    with pytest.raises(UserError, match=f"{tmp_path} holds a name that is not UTF-8"):
+        in_memory().load(str(tmp_path))
 
 
 def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch):

@@ -124,6 +124,7 @@ def test_a_batch_may_be_larger_than_the_data_set(images):
 def test_evaluation_images_are_the_first_ones_in_fixed_order(images):
     np.testing.assert_array_equal(images.eval_images(4), ARRAY[:4])
     np.testing.assert_array_equal(images.eval_images(N + 5), ARRAY)
+    np.testing.assert_array_equal(images.at(np.array([0, 2, 3, 9])), ARRAY[[0, 2, 3, 9]])
 
 
 def test_batches_have_a_static_shape(images):

@@ -61,8 +61,10 @@ def test_the_samples_that_were_kept_score_the_same(tmp_path, scored, evaluate):
     assert images.shape == (60, 8, 8, 1) and images.dtype == np.uint8
     succeeded(evaluate(f"--images={scored}/samples.npz", f"--output={tmp_path}/r.json"))
     again, before = load(f"{tmp_path}/r.json"), load(f"{scored}/results.json")
-    for name in ("fd_pixels_train", "kd_pixels_train", "precision_train", "recall_train"):
-        np.testing.assert_allclose(values(again)[name], values(before)[name], rtol=1e-12)
+    for name in ("fd_pixels_train", "precision_train", "recall_train"):
+        np.testing.assert_allclose(values(again)[name], values(before)[name], rtol=1e-9)
+    distance = before["figures"]["kd_pixels_train"]  # of other subsets: images are shuffled
+    assert abs(values(again)["kd_pixels_train"] - distance["value"]) < distance["std"]
     assert set(again["skipped"]) == {"loss", "bits_per_dim"}
 
 

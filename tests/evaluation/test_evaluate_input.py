@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, command, run
+from tests.conftest import command, run
 from tests.evaluation.conftest import load, succeeded
 
 pytestmark = pytest.mark.slow
@@ -51,6 +51,8 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([npz(tmp_path / "s.npz", images=np.zeros((9, 4, 4, 1), np.uint8))], "shape (4, 4, 1)"),
         ([npz(tmp_path / "one.npz", images=np.zeros((1, 8, 8, 1), np.uint8))], "at least 2"),
         ([run_flag, f"--save_samples={tmp_path}.npz/.."], "must end in .npz"),
+        ([run_flag, "--seed=2147483648"], "--seed=2147483648 must be a whole number from 0 to"),
+        ([run_flag, "--output=/proc/none/r.json"], "/proc/none/r.json cannot be written"),
         ([run_flag, "--num_images=-1"], "--num_images=-1 must be at least 0"),
         ([run_flag, "--batch_size=10001"], "batch_size=10001 must be a whole number"),
         ([run_flag, f"--features={tmp_path / 'empty'}"], "is not a SavedModel"),
@@ -73,7 +75,7 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
     ]
     for flags, message in cases:
-        result = run(evaluate(*flags, f"--output={tmp_path}/r.json"))
+        result = run(evaluate(f"--output={tmp_path}/r.json", *flags))
         assert result.returncode == 1, (flags, result.stdout, result.stderr[-2000:])
         assert message in result.stderr, (flags, result.stderr[-2000:])
         assert "Traceback" not in result.stderr, flags
@@ -111,20 +113,21 @@ def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
         Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(folder / f"{i}.png")
     (folder / "bad.png").write_bytes(b"no image")
     np.savez(tmp_path / "a.npz", images=random.integers(0, 256, (20, 8, 8, 1)).astype(np.uint8))
-    source = ["evaluate.data = @ImageFolder()", "ImageFolder.image_size = 8"]
-    settings = [*source, "ImageFolder.channels = 1", "KernelDistance.subset_size = 5"]
+    settings = ["ImageFolder.image_size = 8", "ImageFolder.channels = 1"]
+    settings += ["KernelDistance.subset_size = 5", "evaluate.num_images = 15"]
     bindings = [f"--gin_param={setting}" for setting in settings]
-    gin_file = f"--gin_file={os.path.join(ROOT, 'gin', 'eval', 'base.gin')}"
+    gin_files = ["--gin_file=gin/folder.gin", "--gin_file=gin/eval/base.gin"]
 
     def scored(data_dir, *flags):
         out = [f"--images={tmp_path}/a.npz", f"--output={tmp_path}/r.json", "--features=pixels"]
         paths = [f"--data_dir={data_dir}", f"--cache_dir={cache_dir}"]
-        return run(command("evaluate.py", gin_file, *bindings, *out, *paths, *flags))
+        return run(command("evaluate.py", *gin_files, *bindings, *out, *paths, *flags))
 
     damaged = scored(folder)
     assert damaged.returncode == 1 and "--on_corrupt_image=skip" in damaged.stderr
     skipped = scored(folder, "--on_corrupt_image=skip")
     assert skipped.returncode == 0, skipped.stderr[-2000:]
+    assert "scoring 15 of the 20 images, drawn at random" in skipped.stdout
     results = load(tmp_path / "r.json")
     assert {"fd_pixels_train", "kd_pixels_train", "precision_train"} <= results["figures"].keys()
     assert results["skipped"]["fd_pixels_eval"] == "the data set has no eval split"

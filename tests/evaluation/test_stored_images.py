@@ -14,8 +14,9 @@ OTHER_NAMES = ("archive.npy", "ARRAY.NPY")  # the content says what it is
 
 
 def drawn(path):
-    stored = StoredImages(str(path))
-    return stored.draw(30, 0, 0)(0)
+    """The images in the file's order; they are drawn in another."""
+    images = StoredImages(str(path)).draw(30, 0, 0)(0)
+    return images[np.argsort(np.random.default_rng(0).permutation(len(images)))]
 
 
 def test_the_usual_files_are_taken(tmp_path):
@@ -84,9 +85,10 @@ def test_floats_are_those_of_their_range(tmp_path, beyond):
     np.testing.assert_array_equal(drawn(tmp_path / "floats.npy"), expected)
 
 
-def test_of_many_images_some_are_taken_at_random(tmp_path):
+def test_what_is_sorted_is_shuffled_and_of_many_images_some_are_taken(tmp_path):
     np.save(tmp_path / "sorted.npy", np.repeat(np.uint8([0, 100, 200]), 64 * 10).reshape(30, 8, 8))
     stored = StoredImages(str(tmp_path / "sorted.npy"))
+    assert set(stored.draw(10, 0, 0)(0).ravel()) == {0, 100, 200}
     stored.take(12, 3)
     taken = stored.draw(12, 3, 0)(0)
     assert stored.num_images == len(taken) == 12 and set(taken.ravel()) == {0, 100, 200}

@@ -40,6 +40,15 @@ def test_without_a_choice_it_is_the_fused_adam():
     assert type(optimizer) is FusedAdam and optimizer.beta_1 == 0.5
 
 
+@pytest.mark.parametrize(
+    "binding", ["beta_1 = 2.0", "beta_2 = None", "epsilon = -1", "weight_decay = -0.1"]
+)
+def test_fused_adam_s_numbers_have_ranges(binding):
+    assert f"FusedAdam.{binding.replace(' ', '')} must be a number" in refusal(
+        f"FusedAdam.{binding}"
+    )
+
+
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Lion", "RMSprop", "Adafactor"])
 def test_keras_optimizers_take_training_s_rate(name):
     optimizer = chosen(f"train.optimizer = @keras.optimizers.{name}()")
