@@ -18,6 +18,7 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.fitted import check_measured
 from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import Model, SampleSettings, build_sample_settings
+from bdm_tf.restoration.functions import restoring_functions, why_not
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
 from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
@@ -30,7 +31,7 @@ _WRITTEN = ("assets", "fingerprint", "saved_model", "variables", "keras_metadata
 
 
 class ExportedModel(tf.Module):
-    """What is saved: `sample`, `predict` and `diffuse`.
+    """What is saved: `sample`, `predict`, `diffuse`, and what restores images, if the model can.
 
     Args:
         model: the trained model; its averaged weights are exported.
@@ -107,6 +108,16 @@ class ExportedModel(tf.Module):
             ],
             autograph=False,
         )
+        if not why_not(denoiser, sampler):
+            restoring = restoring_functions(
+                model.denoiser,
+                sampler,
+                settings.projection,
+                num_steps=default_steps,
+                chunk_size=chunk_size,
+            )
+            for name, function in restoring.items():  # vary, restore, inpaint
+                setattr(self, name, function)
 
     def signatures(self) -> dict:
         """The named signatures, each with a dictionary as its result."""
@@ -277,6 +288,8 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         "grid": type(settings.sampler.grid).__name__,
         "evaluations": settings.sampler.evaluations(settings.num_steps),
         "chunk_size": int(chunk_size),
+        "basis": type(model.process.basis).__name__,
+        "cannot_restore": why_not(model.denoiser(), settings.sampler),
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

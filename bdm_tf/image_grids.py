@@ -30,9 +30,11 @@ def grid(images: np.ndarray, columns: int | None = None, padding: int = 1) -> np
     return canvas[: canvas.shape[0] - padding, : canvas.shape[1] - padding]
 
 
-def write_grid(images: np.ndarray, path: str, min_side: int = 512) -> None:
+def write_grid(
+    images: np.ndarray, path: str, min_side: int = 512, columns: int | None = None
+) -> None:
     """Writes a grid of uint8 images as PNG, small ones enlarged by whole pixels."""
-    canvas = grid(images)
+    canvas = grid(images, columns)
     factor = max(1, min_side // max(canvas.shape[:2]))
     canvas = canvas.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()

@@ -12,7 +12,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.grids import TimeGrid, UniformGrid
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
-from bdm_tf.system.errors import UserError, check_kind, is_whole
+from bdm_tf.system.errors import UserError, check_between, check_kind, is_whole
 
 Memory = tuple[tf.Tensor, ...]
 
@@ -76,6 +76,7 @@ class Sampler(abc.ABC):
         seed: tf.Tensor,
         num_steps: int | tf.Tensor,
         first: int | tf.Tensor = 0,
+        start: tuple[tf.Tensor, float | tf.Tensor] | None = None,
     ) -> tf.Tensor:
         """Draws images `first ... first + n - 1` of a seed.
 
@@ -85,14 +86,17 @@ class Sampler(abc.ABC):
             seed: int32 `[2]`.
             num_steps: T, an int or a scalar tensor; see `allowed_steps` and `evaluations`.
             first: index of the first image; image i's noise depends on (seed, i) alone.
+            start: z_t, `[n, H, W, C]` in pixel space, and t, a scalar in (0, 1], to begin at
+                instead of a draw of the prior at 1. Of the T steps those above t are left out, and
+                the first begins at t.
 
         Returns:
             float32 `[n, H, W, C]`, in [-1, 1] as far as the network keeps to it.
 
         Raises:
             UserError: this sampler or this number of steps is not for this model (if it is a
-                tensor, an InvalidArgumentError when the graph runs), or the images have another
-                shape or numbers that cannot be.
+                tensor, an InvalidArgumentError when the graph runs), the images have another
+                shape or numbers that cannot be, or the start is none for this model.
         """
         self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
         shape = tuple(int(n) if is_whole(n) else n for n in shape)
@@ -103,15 +107,23 @@ class Sampler(abc.ABC):
         num_steps = self._checked(process, num_steps)
 
         def step(k, z_t, memory):
-            t, s = tf.unstack(self._times(denoiser, tf.stack([k, k - 1]), num_steps))
+            times = self._times(denoiser, tf.stack([k, k - 1]), num_steps)
+            t, s = tf.unstack(tf.minimum(times, latest))
             noise = normal(seeds, num_steps + 1 - k, image_shape)
             given = {"t": t, "s": s, "noise": noise, "is_last": k == 1, "memory": memory}
             u_s, memory = self._checked_step(denoiser, z_t, given)
             return k - 1, process.basis.to_pixel(u_s), memory
 
-        z = tf.ensure_shape(denoiser.prior.draw(process, seeds, image_shape), shape)
+        if start is None:
+            z, latest = denoiser.prior.draw(process, seeds, image_shape), tf.constant(1.0)
+            steps = num_steps
+        else:
+            z, latest = self._checked_start(process, start, shape)
+            below = self._times(denoiser, tf.range(1, num_steps), num_steps) < latest
+            steps = 1 + tf.math.count_nonzero(below, dtype=tf.int32)
+        z = tf.ensure_shape(z, shape)
         _, x, _ = tf.while_loop(
-            lambda k, *_: k > 0, step, [num_steps, z, self.memory(shape)], parallel_iterations=1
+            lambda k, *_: k > 0, step, [steps, z, self.memory(shape)], parallel_iterations=1
         )
         return x
 
@@ -199,6 +211,20 @@ class Sampler(abc.ABC):
                 if most
                 else f"{name}={num_steps} must be at least {fewest}"
             )
+
+    def _checked_start(self, process, start, shape: tuple) -> tuple[tf.Tensor, tf.Tensor]:
+        z_t, t = start
+        if self.allowed_steps(process)[1] is not None:
+            raise UserError(
+                f"start: {type(self).__name__} and this model take {self.about_steps(process)}, "
+                "and begin at t = 1 alone"
+            )
+        if not tf.is_tensor(t):
+            check_between("start's t", t, 0, 1, without_low=True)
+        z_t, t = tf.convert_to_tensor(z_t, tf.float32), tf.convert_to_tensor(t, tf.float32)
+        if z_t.shape != shape or t.shape != ():
+            raise UserError(f"start has shapes {z_t.shape} and {t.shape}, must be {shape} and ()")
+        return z_t, t
 
     def _checked(self, process, num_steps) -> tf.Tensor:
         fewest, most = self.allowed_steps(process)
