@@ -12,9 +12,9 @@ from bdm_tf.system.terminal import load_tensorflow, run_command
 # Flags of each task: those that it needs, and those that it takes besides.
 _TASKS = {
     "vary": ((), ("t",)),
-    "deblur": (("sigma_blur",), ("noise", "truth", "degrade")),
-    "superresolve": (("factor",), ("noise", "truth", "degrade")),
-    "inpaint": (("mask",), ("truth", "degrade")),
+    "deblur": (("sigma_blur",), ("noise", "truth", "degrade", "repeats")),
+    "superresolve": (("factor",), ("noise", "truth", "degrade", "repeats")),
+    "inpaint": (("mask",), ("truth", "degrade", "repeats")),
 }
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
 _INPUT = define_path("input", None, "An image, a folder of images, or arrays (.npz, .npy).")
@@ -32,6 +32,7 @@ _NOISE = flags.DEFINE_float(
 _MASK = define_path("mask", None, "inpaint: an image that is white where pixels are to be drawn.")
 _TRUTH = define_path("truth", None, "The originals, to compare with: like --input.")
 _DEGRADE = flags.DEFINE_bool("degrade", False, "The input is the original: degrade it first.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "How often each step is taken; not for vary.")
 _MOST = 2**31 - 1
 
 
@@ -49,7 +50,7 @@ def _check_flags(argv: list[str]) -> None:
     if not _OUTPUT.value.lower().endswith((".png", ".npz")):
         raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
     needed, others = _TASKS[task]
-    for flag in (_T, _SIGMA_BLUR, _FACTOR, _NOISE, _MASK, _TRUTH, _DEGRADE):
+    for flag in (_T, _SIGMA_BLUR, _FACTOR, _NOISE, _MASK, _TRUTH, _DEGRADE, _REPEATS):
         if flag.name in needed and not flag.present:
             raise UserError(f"--task={task} needs --{flag.name} ({flags.FLAGS[flag.name].help})")
         if flag.present and flag.name not in (*needed, *others):
@@ -65,7 +66,7 @@ def _check_flags(argv: list[str]) -> None:
                 "give another place"
             )
     check_seed("--seed", _SEED.value)
-    for counted, least in ((_SAMPLES, 1), (_NUM_STEPS, 0)):
+    for counted, least in ((_SAMPLES, 1), (_NUM_STEPS, 0), (_REPEATS, 1)):
         if not least <= counted.value <= _MOST:
             raise UserError(
                 f"--{counted.name}={counted.value} must lie between {least} and {_MOST}"
@@ -109,6 +110,7 @@ def main(argv: list[str]) -> None:
         num_samples=_SAMPLES.value,
         seed=_SEED.value,
         num_steps=_NUM_STEPS.value,
+        repeats=_REPEATS.value,
     )
 
 

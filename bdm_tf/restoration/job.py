@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from bdm_tf.image_grids import without_tensor_float_32, write_grid
+from bdm_tf.restoration.functions import REPEATS
 from bdm_tf.restoration.images import read_images
 from bdm_tf.restoration.tasks import Task
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
@@ -30,6 +32,7 @@ def restore_to_file(
     num_samples: int = 4,
     seed: int = 0,
     num_steps: int = 0,
+    repeats: int = REPEATS,
 ) -> None:
     """Draws images from what is seen of a user's; prints how near the truth they are, if it is
     known.
@@ -46,6 +49,7 @@ def restore_to_file(
             that of image i of the seed `[s, seed]`.
         seed: of the samples' noise, and of what degrading adds.
         num_steps: sampling steps; 0 is the model's own number.
+        repeats: how often each step is taken, see `Sampler`; a variation takes each once.
 
     Raises:
         UserError: the model restores no images, or something that was given is none or cannot be
@@ -72,7 +76,16 @@ def restore_to_file(
             "needs its own"
         )
     model = load_saved_model(saved_model)
-    samples = _draw(model, task, seen, num_samples, seed, num_steps, info["chunk_size"])
+    arguments: dict = {"num_steps": tf.constant(num_steps)}
+    if task.repeats:
+        arguments["repeats"] = tf.constant(repeats)
+    samples = _draw(
+        partial(getattr(model, task.name), **arguments),
+        task.arguments(seen),
+        num_samples=num_samples,
+        seed=seed,
+        chunk_size=info["chunk_size"],
+    )
     known = task.known_part(model, seen)
     shown = {"input": seen, "known": known}
     truths = {} if originals is None else {"truth": originals}
@@ -108,16 +121,16 @@ def table(truth: np.ndarray, samples: np.ndarray, others: dict[str, np.ndarray])
         others: uint8 `[N, H, W, C]` by name.
     """
     count = samples.shape[1]
-    rows = {"one sample": np.mean([_scores(truth, samples[:, s]) for s in range(count)], axis=0)}
+    rows = {"one sample": np.mean([scores(truth, samples[:, s]) for s in range(count)], axis=0)}
     if count > 1:
         mean = np.rint(samples.mean(1)).astype(np.uint8)
-        rows[f"mean of {count}"] = _scores(truth, mean)
-    rows |= {name: _scores(truth, images) for name, images in others.items()}
+        rows[f"mean of {count}"] = scores(truth, mean)
+    rows |= {name: scores(truth, images) for name, images in others.items()}
     lines = [f"{name:12} {psnr:6.2f} {ssim:6.3f}" for name, (psnr, ssim) in rows.items()]
     return "\n".join([f"{'':12} {'PSNR':>6} {'SSIM':>6}", *lines])
 
 
-def _scores(truth: np.ndarray, images: np.ndarray) -> np.ndarray:
+def scores(truth: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Mean PSNR and SSIM, `[2]`."""
     side = min(11, *truth.shape[1:3])  # of SSIM's window
     psnr = tf.image.psnr(truth, images, max_val=255)
@@ -125,29 +138,29 @@ def _scores(truth: np.ndarray, images: np.ndarray) -> np.ndarray:
     return np.array([np.mean(psnr), np.mean(ssim)])
 
 
-def _draw(model, task: Task, seen, num_samples, seed, num_steps, chunk_size) -> np.ndarray:
-    """Samples uint8 `[N, num_samples, H, W, C]`."""
-    arguments, function = task.arguments(seen), getattr(model, task.name)
-    drawn: list[list[np.ndarray]] = []
-    total = num_samples * len(seen)
-    with without_tensor_float_32(), tqdm(total=total, unit="img", delay=2) as bar:
-        for start in range(0, len(seen), chunk_size):
+def _draw(
+    function: Callable,
+    arrays: dict[str, np.ndarray],
+    *,
+    num_samples: int,
+    seed: int,
+    chunk_size: int,
+) -> np.ndarray:
+    """Samples uint8 `[N, num_samples, H, W, C]`; arrays without dimensions are of all images."""
+    count = max(len(array) for array in arrays.values() if array.ndim)
+    drawn = []
+    with without_tensor_float_32(), tqdm(total=num_samples * count, unit="img", delay=2) as bar:
+        for start in range(0, count, chunk_size):
             part = {
                 name: tf.constant(array[start : start + chunk_size] if array.ndim else array)
-                for name, array in arguments.items()
+                for name, array in arrays.items()
             }
-            drawn.append([])
+            part["first"] = tf.constant(start)
             for sample in range(num_samples):
-                images = interruptible(
-                    function,
-                    **part,
-                    seed=tf.constant([sample, seed]),
-                    num_steps=tf.constant(num_steps),
-                    first=tf.constant(start),
-                ).numpy()
-                drawn[-1].append(images)
-                bar.update(len(images))
-    return np.concatenate([np.stack(part, axis=1) for part in drawn])
+                drawn.append(interruptible(function, **part, seed=tf.constant([sample, seed])))
+                bar.update(len(drawn[-1]))
+    chunks = [np.stack(drawn[i : i + num_samples], 1) for i in range(0, len(drawn), num_samples)]
+    return np.concatenate(chunks)
 
 
 def _enlarged(images: np.ndarray, shape: Sequence[int]) -> np.ndarray:

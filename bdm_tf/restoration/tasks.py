@@ -22,9 +22,11 @@ class Task(abc.ABC):
         size: height and width of what is seen.
         resizes: whether what is seen may be resized to it without becoming something else.
         name: of the SavedModel's function that draws.
+        repeats: whether that takes steps repeatedly.
     """
 
     resizes = False
+    repeats = True
     name: str
 
     def __init__(self, size: tuple[int, int]):
@@ -51,6 +53,7 @@ class Vary(Task):
     """Noises and blurs to time t, and goes back."""
 
     resizes = True
+    repeats = False
     name = "vary"
 
     def __init__(self, image_shape: Sequence[int], t: float):
@@ -62,7 +65,7 @@ class Vary(Task):
         return images
 
     def arguments(self, seen):
-        return {"images": seen, "t": np.float32(self._t)}
+        return {"images": seen, "t": np.array(self._t, np.float32)}
 
     def known_part(self, model, seen):
         x = to_unit_range(seen)

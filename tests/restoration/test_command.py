@@ -128,7 +128,7 @@ def test_the_saved_model_draws_what_python_draws(exported, finished_run, images)
     model, _ = load_model(finished_run)
     settings = build_sample_settings(model)
     images = images[:4]  # a chunk
-    given = {"shape": images.shape, "seed": SEED, "num_steps": settings.num_steps}
+    given = {"shape": images.shape, "seed": SEED, "num_steps": settings.num_steps, "repeats": 5}
     values, variance = blurred((8, 8, 1), 1.0, 0.02).known(images)
     unknown = np.broadcast_to(LEFT, (4, 8, 8))
     for projection, drawn in (
@@ -187,6 +187,8 @@ WRONG = {
 }
 OTHERS = {
     "no blur": (dict(task="deblur"), "--task=deblur needs --sigma_blur (deblur: of the"),
+    "again": (dict(task="vary", repeats=3), "--repeats does not go with --task=vary"),
+    "never": (dict(task="deblur", sigma_blur=1, repeats=0), "--repeats=0 must lie between 1"),
     "far": (dict(task="vary", t=1.5), "--t=1.5 must be a number above 0, at most 1"),
     "factor": (dict(task="superresolve", factor=3, degrade=True), "--factor=3 does not divide"),
     "one": (dict(task="superresolve", factor=1), "--factor=1 must be a whole number, at least 2"),

@@ -77,10 +77,11 @@ def estimator(covariance, alpha, sigma, numbers=np):
     return covariance * alpha @ numbers.linalg.inv(seen)
 
 
-def recursion(covariance, tau2, num_steps, sigma_blur_max=1.0):
+def recursion(covariance, tau2, num_steps, sigma_blur_max=1.0, repeats=1):
     """Mean and covariance of ancestral samples in float64, where tau^2 is the variance of `Y`."""
     mean, spread, image = np.zeros(2), np.eye(2), np.diag(covariance)
-    for k in range(num_steps, 0, -1):
+    taken = [k for k in range(num_steps, 1, -1) for _ in range(repeats)] + [1]
+    for k, following in zip(taken, [*taken[1:], 0]):
         s, t, shape = [(k - 1) / num_steps], [k / num_steps], (1, 2, sigma_blur_max)
         alpha, sigma = (np.ravel(v) * np.ones(2) for v in oracle.alpha_sigma(t, *shape))
         remaining = image * sigma**2 / (alpha**2 * image + sigma**2)
@@ -91,6 +92,10 @@ def recursion(covariance, tau2, num_steps, sigma_blur_max=1.0):
             c_t, c_x, noise = map(np.ravel, oracle.denoising_distribution(s, t, *shape))
             matrix, offset = np.diag(c_t) + c_x[:, None] * matrix, c_x * offset
         mean, spread = matrix @ mean + offset, matrix @ spread @ matrix.T + np.diag(noise)
+        if following == k:
+            again = np.ravel(oracle.alpha_sigma(t, *shape)[0] / oracle.alpha_sigma(s, *shape)[0])
+            sigma2_ts = sigma**2 - again**2 * np.ravel(oracle.alpha_sigma(s, *shape)[1]) ** 2
+            mean, spread = again * mean, again[:, None] * spread * again + np.diag(sigma2_ts)
     return mean, spread
 
 
@@ -100,15 +105,15 @@ def bayes(covariance, tau2):
     return gain @ Y, covariance - gain @ covariance
 
 
-@pytest.mark.parametrize("tau2", [[0.3, 0.1], [0.0, np.inf]], ids=["noisy", "one exact"])
-def test_samples_have_the_mean_and_variance_of_their_recursion(tau2):
+@pytest.mark.parametrize("tau2, repeats", [([0.3, 0.1], 1), ([0.0, np.inf], 1), ([0.0, np.inf], 3)])
+def test_samples_have_the_mean_and_variance_of_their_recursion(tau2, repeats):
     covariance, steps = np.float32([[1.0, 0.3], [0.3, 0.2]]), 20
     shape = (1, 1, 2, COUNT)
     known = [np.broadcast_to(np.reshape(v, (1, 1, 2, 1)), shape) for v in (Y, tau2)]
     denoiser = optimal(covariance, Known(*known))
-    x = AncestralSampler()(denoiser, shape=shape, seed=[0, 3], num_steps=steps)
+    x = AncestralSampler()(denoiser, shape=shape, seed=[0, 3], num_steps=steps, repeats=repeats)
     u = denoiser.process.basis.to_frequency(x).numpy()[0, 0]
-    mean, spread = recursion(np.float64(covariance), np.array(tau2), steps)
+    mean, spread = recursion(np.float64(covariance), np.array(tau2), steps, repeats=repeats)
     deviation = np.sqrt(np.diag(spread))
     assert (np.abs(u.mean(1) - mean) <= 5 * deviation / np.sqrt(COUNT) + 1e-6).all()
     assert (np.abs(u.std(1) - deviation) <= 5 * deviation / np.sqrt(2 * COUNT) + 1e-6).all()
@@ -122,14 +127,17 @@ def test_the_recursion_is_bayes_where_coefficients_are_independent():
     np.testing.assert_allclose(np.diag(spread), np.diag(variance), rtol=0.02)
 
 
-def test_unknown_coefficients_follow_the_known_ones_more_closely_with_blur():
+def test_blur_and_repeated_steps_bring_unknown_coefficients_nearer_to_bayes():
     # The estimate sees what is known through z_t alone, as noisy as z_t is then; low frequencies
-    # that are known are clearer when high ones begin, the more blur the process has.
+    # that are known are clearer when high ones begin, the more blur the process has. Where steps
+    # are repeated, what is known reaches the others before the next step.
     covariance, one_exact = np.array([[1.0, 0.3], [0.3, 0.2]]), np.array([0.0, np.inf])
     exact = bayes(covariance, np.array([1e-12, 1e12]))[0][1]
     means = [recursion(covariance, one_exact, 500, blur)[0][1] for blur in (0.0, 4.0, 20.0)]
     np.testing.assert_allclose(exact, 0.45, rtol=1e-6)
     np.testing.assert_allclose(means, [0.364, 0.407, 0.434], atol=0.001)  # docs/restore.md
+    means = [recursion(covariance, one_exact, 500, 0.0, repeats)[0][1] for repeats in (2, 5, 10)]
+    np.testing.assert_allclose(means, [0.413, 0.438, 0.444], atol=0.001)
 
 
 def test_known_pixels_are_in_the_sample():
