@@ -26,19 +26,21 @@ from bdm_tf.system.errors import exits_on_user_error
 
 SHAPE = (8, 8, 1)
 NOISE = 0.02
+MEANS = "superresolve 2 of 2x2 means"
 UNKNOWN = np.broadcast_to(np.arange(8) < 4, (8, 8))
 TASKS = {
-    "deblur, sigma 1": Deblur(SHAPE, 1.0, NOISE),
-    "deblur, sigma 2": Deblur(SHAPE, 2.0, NOISE),
+    "deblur 1": Deblur(SHAPE, 1.0, NOISE),
+    "deblur 2": Deblur(SHAPE, 2.0, NOISE),
     "superresolve 2": Superresolve(SHAPE, 2, 0.0),
-    "inpaint, left half": Inpaint(SHAPE, UNKNOWN),
+    "inpaint the left half": Inpaint(SHAPE, UNKNOWN),
 }
 
 _RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps the digits.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "How many of the 359 images.")
-_WAYS = flags.DEFINE_list("ways", ["20x5"], "Steps x how often each is taken.")
+_WAYS = flags.DEFINE_list("ways", ["10x5"], "Steps x how often each is taken.")
 _SAMPLERS = flags.DEFINE_list("samplers", ["own"], "The run's own, or ancestral.")
+_TASKS = flags.DEFINE_list("tasks", [*TASKS, MEANS], "Which of the tasks.")
 _SAMPLES = flags.DEFINE_integer("samples", 8, "Of each image.")
 
 
@@ -84,9 +86,9 @@ def main(argv):
         samplers = {"own": own.sampler, "ancestral": AncestralSampler(grid=FittedGrid())}
         boxes = np.rint(truth.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))).astype(np.uint8)
         seen = {what: (task, task.observe(truth, 0)) for what, task in TASKS.items()}
-        seen["superresolve 2 of 2x2 means"] = TASKS["superresolve 2"], boxes
-        combinations = itertools.product(_SAMPLERS.value, seen.items(), _WAYS.value)
-        for sampler, (what, (task, pictures)), way in combinations:
+        seen[MEANS] = TASKS["superresolve 2"], boxes
+        for sampler, what, way in itertools.product(_SAMPLERS.value, _TASKS.value, _WAYS.value):
+            task, pictures = seen[what]
             steps, repeats = map(int, way.split("x"))
             projection = projected(task, pictures, own.projection)
             samples = drawn(model, samplers[sampler], projection, steps, repeats)

@@ -58,7 +58,7 @@ def restore_to_file(
     check_writable(output)
     check_replaces(output, _ARRAYS)
     info = model_info(saved_model)
-    check_restores(saved_model, info)
+    _check_restores(saved_model, info)
     check_steps(info, num_steps, "--num_steps")
     warn_of_few_steps(info, num_steps)
     task, shape = make_task(info), info["image_shape"]
@@ -101,7 +101,7 @@ def restore_to_file(
         print(table(originals, samples, task.baselines(seen) | {"known part": known}))
 
 
-def check_restores(saved_model: str, info: dict) -> None:
+def _check_restores(saved_model: str, info: dict) -> None:
     """Raises a `UserError` if a SavedModel has no functions that restore images."""
     reason = info.get("cannot_restore")
     if reason is None:

@@ -1,6 +1,9 @@
 """`launch/restore.py` and the SavedModel's functions, on a tiny model of digits."""
 
+import json
 import os
+import re
+import shutil
 
 import numpy as np
 import pytest
@@ -8,13 +11,17 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from bdm_tf.denoiser import Denoiser
 from bdm_tf.model import build_sample_settings, load_model
-from bdm_tf.restoration.job import check_restores
+from bdm_tf.priors import BlurredImages
+from bdm_tf.restoration.functions import why_not
 from bdm_tf.restoration.known import Known, KnownPixels
 from bdm_tf.restoration.observations import blurred
-from bdm_tf.saved_models import load_saved_model
-from bdm_tf.system.errors import UserError
+from bdm_tf.sampling import AncestralSampler, MomentumSampler
+from bdm_tf.saved_models import INFO, load_saved_model
 from tests.conftest import command, run
+from tests.sampling.models import cold, ihdm
+from tests.toy_models import blurring
 
 LEFT = np.arange(8)[None, :] < 4  # the half that is unknown
 SEED = tf.constant([1, 5])
@@ -160,11 +167,33 @@ def test_numbers_that_cannot_be_are_refused_by_the_saved_model(wrong, words, exp
         exported.vary(**{"images": images, "t": 0.5, "seed": [0, 7], **wrong})
 
 
-def test_models_that_restore_nothing_say_why():
-    with pytest.raises(UserError, match="was made before images could be restored: export it ag"):
-        check_restores("old", {})
-    with pytest.raises(UserError, match="cannot restore images: it has no noise"):
-        check_restores("cold", {"cannot_restore": "it has no noise"})
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"cannot_restore": None}, "was made before images could be restored: export it again"),
+        ({"cannot_restore": "it has no noise"}, "cannot restore images: it has no noise"),
+        ({"basis": "HaarWavelet"}, "needs a model of the DCT, .* this one has HaarWavelet"),
+    ],
+)
+def test_models_that_do_not_fit_say_why(changes, words, saved_model, files):
+    other = files / "other"
+    shutil.copytree(saved_model, other)
+    info = json.loads((other / INFO).read_text()) | changes
+    (other / INFO).write_text(json.dumps({k: v for k, v in info.items() if v is not None}))
+    result = restore(other, files, **GOOD)
+    assert result.returncode == 1 and re.search(words, result.stderr), result.stderr
+
+
+def test_models_that_do_not_go_from_noise_to_images_have_no_such_functions():
+    def reason(sampler, process, prior=None):
+        return why_not(Denoiser(lambda z, t: z, process, prior=prior), sampler)
+
+    assert reason(AncestralSampler(), blurring()) == ""
+    assert "begin in BlurredImages, not in noise" in reason(
+        AncestralSampler(), ihdm(), BlurredImages()
+    )
+    assert "no noise" in reason(MomentumSampler(), cold())
+    assert "1 to 50 steps" in reason(MomentumSampler(), cold(sigma=0.1))
 
 
 GOOD = dict(task="deblur", sigma_blur=1.0, input="digits.npz", output="out.png")

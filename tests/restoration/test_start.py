@@ -32,8 +32,10 @@ class Watched:
 
         self.denoiser = Denoiser(watched, blurring(), parametrisation=PredictX(), spectrum=SPECTRUM)
 
-    def draw(self, sampler, start, num_steps=8):
-        return sampler(self.denoiser, shape=X.shape, seed=[0, 7], num_steps=num_steps, start=start)
+    def draw(self, sampler, start, num_steps=8, **more):
+        return sampler(
+            self.denoiser, shape=X.shape, seed=[0, 7], num_steps=num_steps, start=start, **more
+        )
 
 
 @pytest.mark.parametrize(
@@ -101,3 +103,7 @@ def test_a_model_of_k_steps_begins_at_1_alone():
     z = tf.zeros([1, *process.image_shape])
     with pytest.raises(UserError, match="take 1 to 50 steps, .* and begin at t = 1 alone"):
         MomentumSampler()(denoiser, shape=z.shape, seed=[0, 7], num_steps=5, start=(z, 0.5))
+    with pytest.raises(UserError, match="repeats: .* this model has K steps or no noise"):
+        MomentumSampler()(denoiser, shape=z.shape, seed=[0, 7], num_steps=5, repeats=2)
+    with pytest.raises(UserError, match="sampler.repeats=0 must be a whole number, at least 1"):
+        Watched().draw(AncestralSampler(), None, repeats=0)
