@@ -30,16 +30,17 @@ class Classes:
         UserError: they do not go together.
     """
 
-    names: tuple[str, ...]
-    counts: tuple[int, ...]
+    names: Sequence[str]
+    counts: Sequence[int]
     dropout: float
 
     def __post_init__(self):
         names, counts = self.names, self.counts
-        sound = all(isinstance(name, str) for name in names) and len(set(names)) == len(names) > 0
-        if not sound:
-            raise UserError(f"Model.class_names={names!r} must be different names")
-        if len(counts) != len(names) or not all(is_whole(n) and n >= 0 for n in counts):
+        listed = isinstance(names, (tuple, list)) and all(isinstance(n, str) for n in names)
+        if not listed or not len(set(names)) == len(names) > 0:
+            raise UserError(f"Model.class_names={names!r} must be different names, in a list")
+        listed = isinstance(counts, (tuple, list)) and len(counts) == len(names)
+        if not listed or not all(is_whole(n) and n >= 0 for n in counts):
             raise UserError(f"Model.class_counts={counts!r} must be {len(names)} numbers of images")
         if not sum(counts):
             raise UserError(f"Model.class_counts={counts!r} must name an image at least")

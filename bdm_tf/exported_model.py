@@ -9,6 +9,7 @@ import tensorflow as tf
 from bdm_tf.classes import ANY_CLASS, label_checks
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
+from bdm_tf.restoration.functions import restoring_functions, why_not
 from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.system.keras_versions import raw_variables
 
@@ -16,7 +17,7 @@ _FAR = 2.0  # an image in [-1, 1] does not go so far, whatever resized it
 
 
 class ExportedModel(tf.Module):
-    """What is saved: `sample`, `predict` and `diffuse`.
+    """What is saved: `sample`, `predict`, `diffuse`, and what restores images, if the model can.
 
     Args:
         model: the trained model; its averaged weights are exported.
@@ -122,6 +123,17 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
 
+        if not why_not_restored(model, settings):
+            restoring = restoring_functions(
+                model.denoiser,
+                settings.sampler,
+                settings.projection,
+                num_steps=settings.num_steps,
+                chunk_size=chunk_size,
+            )
+            for name, function in restoring.items():  # vary, restore, inpaint
+                setattr(self, name, function)
+
     def signatures(self) -> dict:
         """The named signatures, each with a dictionary as its result."""
 
@@ -138,6 +150,13 @@ class ExportedModel(tf.Module):
             "predict": named(self.predict, "prediction"),
             "diffuse": named(self.diffuse, "z_t"),
         }
+
+
+def why_not_restored(model: Model, settings: SampleSettings) -> str:
+    """Why a model restores no images, in words; empty if it does."""
+    if model.classes is not None and not model.classes.dropout:
+        return "it does not know images without a label (train.label_dropout was 0)"
+    return why_not(model.denoiser(), settings.sampler)
 
 
 def _time_checks(t: tf.Tensor, **arrays: tf.Tensor) -> list:

@@ -99,8 +99,7 @@ class Model:
         self.classes: Classes | None = None
         given = {}
         if class_names is not None:
-            counts = tuple(class_counts or ())
-            self.classes = Classes(tuple(class_names), counts, label_dropout or 0.0)
+            self.classes = Classes(class_names, class_counts or (), label_dropout or 0.0)
             given = {"num_classes": len(self.classes)}
         self.network = network(image_shape=self.image_shape, **given)
         self.ema_network = network(image_shape=self.image_shape, name="ema", **given)

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-# Draws of the prior: noise, which component, and within it; and of the class. Steps count from 1.
-PRIOR, COMPONENT, WITHIN, LABEL = 0, -1, -2, -3
+# Draws of the prior: noise, which component, and within it; of the class. Steps count from 1, and
+# where they are repeated, what diffuses z_s again counts downwards.
+PRIOR, COMPONENT, WITHIN, LABEL, AGAIN = 0, -1, -2, -3, -4
 _BLOCK = 4  # numbers that Philox makes of one value of its counter
 _SCRAMBLE = 0x02461E293EC8F720  # the key with which TensorFlow makes a key of a seed
 # Sines are rounded another way where a vector register is not full: numbers come in multiples.

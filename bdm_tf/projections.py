@@ -63,7 +63,7 @@ class PixelClip(Projection):
     """
 
     def __call__(self, u_x_hat, *, process, spectrum, t):
-        return _in_pixels(process, u_x_hat, lambda x: tf.clip_by_value(x, -1.0, 1.0))
+        return in_pixels(process, u_x_hat, lambda x: tf.clip_by_value(x, -1.0, 1.0))
 
 
 @gin.register
@@ -92,7 +92,7 @@ class DynamicThreshold(Projection):
             bound = tf.maximum(quantile, 1.0)[:, None, None, None]
             return tf.clip_by_value(x, -bound, bound) / bound
 
-        return _in_pixels(process, u_x_hat, threshold)
+        return in_pixels(process, u_x_hat, threshold)
 
 
 @gin.register
@@ -145,7 +145,7 @@ class SpectralShrink(Projection):
         return tf.where(slope == 1.0, u_x_hat, shrunk)
 
 
-def _in_pixels(process, u_x: tf.Tensor, move) -> tf.Tensor:
+def in_pixels(process, u_x: tf.Tensor, move) -> tf.Tensor:
     """Coefficients whose pixels were moved; where none was, they are the same to the bit."""
     x = process.basis.to_pixel(u_x)
     return u_x + process.basis.to_frequency(move(x) - x)

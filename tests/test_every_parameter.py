@@ -244,12 +244,14 @@ def test_a_data_set_takes_or_refuses(owner, name, digits_dir, tmp_path):
     check_each(name, use)
 
 
-SCORES = [("evaluate", n) for n in "num_images batch_size num_steps seed best_by".split()]
-SCORES += [("evaluate", n) for n in ("data", "features", "evaluators", "tensor_float_32")]
+SCORES = [("evaluate", n) for n in "num_images batch_size num_steps seed best_by label".split()]
+SCORES += [
+    ("evaluate", n) for n in ("data", "features", "evaluators", "tensor_float_32", "guidance")
+]
 SCORES += [
     (owner, name)
     for owner in "FrechetDistance InceptionScore KernelDistance BitsPerDimension EvalLoss".split()
-    + ["PrecisionRecall"]
+    + ["LabelAccuracy", "PrecisionRecall"]
     for name in parameters_of(owner)
     if name != "context"
 ]

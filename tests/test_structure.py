@@ -38,6 +38,8 @@ FLOORS = [
     "bdm_tf.fitted",
     "bdm_tf.objectives",
     "bdm_tf.sampling",
+    "bdm_tf.restoration.known",
+    "bdm_tf.restoration.functions",
     "bdm_tf.likelihood",
     "bdm_tf.training.settings",
     "bdm_tf.training.strategy",
@@ -67,10 +69,12 @@ FLOORS = [
     "bdm_tf.stablehlo",
     "bdm_tf.tpu_check",
     "bdm_tf.evaluation",
+    "bdm_tf.restoration",
     "bdm_tf.train",
     "bdm_tf.evaluate",
     "bdm_tf.export",
     "bdm_tf.sample",
+    "bdm_tf.restore",
     "bdm_tf.figures",
 ]
 

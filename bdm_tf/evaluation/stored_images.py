@@ -24,9 +24,16 @@ _NEARLY = 0.05  # by so much resizing goes beyond a range
 class StoredImages:
     """Images from a `.npz` (`images`, `arr_0` or its only array), a `.npy` or a folder of files.
 
+    Args:
+        path: of the file or folder.
+        flag: what it was given as.
+
     Arrays are uint8 `[N, H, W, C]` or `[N, H, W]`, or float in [-1, 1]. Files must have the same
     size and channels. They are drawn in a fixed random order: they may be sorted by class, and some
     figures are of the first so many, or of parts.
+
+    Attributes:
+        images: uint8 `[N, H, W, C]`, in the order of the file, or of the files' names.
 
     Raises:
         UserError: there are none in it, or they are not finite or out of range.
@@ -34,24 +41,23 @@ class StoredImages:
 
     model = classes = None
 
-    def __init__(self, path: str):
-        images = _array(path)
+    def __init__(self, path: str, flag: str = "--images"):
+        name = f"{flag}={path}"
+        images = _array(path, name)
         if images.ndim == 3:  # grey
             images = images[..., None]
         if images.ndim and not len(images):
-            raise UserError(f"--images={path} holds no images: its shape is {images.shape}")
+            raise UserError(f"{name} holds no images: its shape is {images.shape}")
         if images.ndim != 4 or not images.size:
-            raise UserError(f"--images={path} has shape {images.shape}, must be [N, H, W, C]")
+            raise UserError(f"{name} has shape {images.shape}, must be [N, H, W, C]")
         if images.shape[3] not in (1, 3):
             way_out = "give 1 or 3 channels"
             if images.shape[1] in (1, 3):
                 way_out = "it seems to be [N, C, H, W]: give images.transpose(0, 2, 3, 1)"
-            raise UserError(
-                f"--images={path} has shape {images.shape}, not [N, H, W, C]; {way_out}"
-            )
+            raise UserError(f"{name} has shape {images.shape}, not [N, H, W, C]; {way_out}")
         if images.dtype != np.uint8:
-            images = self._from_floats(images, path)
-        self._images = images
+            images = self._from_floats(images, name)
+        self.images = images
         self._order = np.random.default_rng(0).permutation(len(images))
         self.image_shape = images.shape[1:]
         self.num_images = len(images)
@@ -73,38 +79,36 @@ class StoredImages:
     ) -> Callable[[int], np.ndarray]:
         """A function that reads a batch."""
         del seed, num_steps, conditions
-        return lambda first: self._images[self._order[first : first + batch_size]]
+        return lambda first: self.images[self._order[first : first + batch_size]]
 
-    def _from_floats(self, images: np.ndarray, path: str) -> np.ndarray:
+    def _from_floats(self, images: np.ndarray, name: str) -> np.ndarray:
         if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"--images={path} is {images.dtype}, must be uint8 or float")
+            raise UserError(f"{name} is {images.dtype}, must be uint8 or float")
         bad = ~np.isfinite(images).all(axis=(1, 2, 3))
         if bad.any():
             raise UserError(
-                f"--images={path}: {bad.sum()} of {len(images)} images are not finite, the first "
+                f"{name}: {bad.sum()} of {len(images)} images are not finite, the first "
                 f"is number {bad.argmax()}"
             )
         low, high = images.min(), images.max()
         if low < -1.0 - _NEARLY or high > 1.0 + _NEARLY:
             raise UserError(
-                f"--images={path} has floats from {low:.4g} to {high:.4g}; they must lie in "
+                f"{name} has floats from {low:.4g} to {high:.4g}; they must lie in "
                 "[-1, 1]. uint8 in 0..255 is taken as it is"
             )
         if low >= -_NEARLY:
             raise UserError(
-                f"--images={path} has floats from {low:.4g} to {high:.4g}, as if they lay in "
+                f"{name} has floats from {low:.4g} to {high:.4g}, as if they lay in "
                 "[0, 1]; scale them to [-1, 1], or give uint8 in 0..255"
             )
         return to_uint8(tf.constant(images, tf.float32)).numpy()
 
 
-def _array(path: str) -> np.ndarray:
+def _array(path: str, name: str) -> np.ndarray:
     if tf.io.gfile.isdir(path):
-        return _folder(path)
+        return _folder(path, name)
     if path.lower().endswith(EXTENSIONS):
-        raise UserError(
-            f"--images={path} is a single image: give the folder that the images are in"
-        )
+        raise UserError(f"{name} is a single image: give the folder that the images are in")
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             start = file.read(len(MAGIC_PREFIX))
@@ -115,33 +119,31 @@ def _array(path: str) -> np.ndarray:
         reason = (
             "it holds Python objects, no numbers" if "pickle" in str(error) else first_line(error)
         )
-        raise UserError(f"--images={path} cannot be read: {reason}") from error
-    for name in ("images", "arr_0"):
-        if name in arrays:
-            return arrays[name]
+        raise UserError(f"{name} cannot be read: {reason}") from error
+    for array in ("images", "arr_0"):
+        if array in arrays:
+            return arrays[array]
     if len(arrays) == 1:
         return next(iter(arrays.values()))
-    raise UserError(
-        f"--images={path} has the arrays {sorted(arrays)}; the images must be called 'images'"
-    )
+    raise UserError(f"{name} has the arrays {sorted(arrays)}; the images must be called 'images'")
 
 
-def _folder(path: str) -> np.ndarray:
+def _folder(path: str, name: str) -> np.ndarray:
     files, left_out = image_files(path)
     if not files:
-        raise UserError(f"--images={path} is a folder without images")
+        raise UserError(f"{name} is a folder without images")
     if left_out:
         beside = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
-        print(f"--images={path}: {len(files)} images; left out: {beside}", flush=True)
+        print(f"{name}: {len(files)} images; left out: {beside}", flush=True)
     images: list[np.ndarray] = []
     for file in tqdm(files, f"reading {path}", unit="img", delay=2):
         try:
             images.append(decode_file(file, None, None))
         except ValueError as error:
-            raise UserError(f"--images={path}: {error}") from error
+            raise UserError(f"{name}: {error}") from error
         if images[-1].shape != images[0].shape:
             raise UserError(
-                f"--images={path}: {file} has the shape {images[-1].shape}, {files[0]} "
+                f"{name}: {file} has the shape {images[-1].shape}, {files[0]} "
                 f"{images[0].shape}; all must have the same"
             )
     return np.stack(images)

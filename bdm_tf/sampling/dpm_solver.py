@@ -25,7 +25,7 @@ class DPMSolver2MSampler(Sampler):
     """
 
     def memory(self, shape):
-        return tf.ones([]), tf.zeros(shape)
+        return tf.zeros([]), tf.zeros(shape)
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         r, before = memory
@@ -33,7 +33,8 @@ class DPMSolver2MSampler(Sampler):
         _, u_x_hat = denoiser(z_t, tf.fill([z_t.shape[0]], t))
         (_, sigma_t), (alpha_s, sigma_s) = (process.alpha_sigma([v]) for v in (t, s))
         h = -0.5 * process.logsnr_difference([s], [t])
-        h_prev = -0.5 * process.logsnr_difference([t], [r])  # 0 in the first step
+        r = tf.where(r > 0, r, t)  # of the first step; h_prev is 0 there
+        h_prev = -0.5 * process.logsnr_difference([t], [r])
         slope = 0.5 * tf.math.divide_no_nan(h, h_prev) * (u_x_hat - before)
         drift = -alpha_s * tf.math.expm1(-h) * (u_x_hat + slope)
         u_s = sigma_s / sigma_t * process.basis.to_frequency(z_t) + drift

@@ -5,13 +5,13 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.grids import TimeGrid, UniformGrid
-from bdm_tf.noise import image_seeds, normal
+from bdm_tf.noise import AGAIN, image_seeds, normal
 from bdm_tf.parametrisations import PredictStep
+from bdm_tf.sampling.arguments import check_repeats, checked_seed, checked_start
 from bdm_tf.system.errors import UserError, check_kind, is_whole
 
 Memory = tuple[tf.Tensor, ...]
@@ -76,6 +76,8 @@ class Sampler(abc.ABC):
         seed: tf.Tensor,
         num_steps: int | tf.Tensor,
         first: int | tf.Tensor = 0,
+        start: tuple[tf.Tensor, float | tf.Tensor] | None = None,
+        repeats: int | tf.Tensor = 1,
     ) -> tf.Tensor:
         """Draws images `first ... first + n - 1` of a seed.
 
@@ -85,33 +87,63 @@ class Sampler(abc.ABC):
             seed: int32 `[2]`.
             num_steps: T, an int or a scalar tensor; see `allowed_steps` and `evaluations`.
             first: index of the first image; image i's noise depends on (seed, i) alone.
+            start: z_t, `[n, H, W, C]` in pixel space, and t, a scalar in (0, 1], to begin at
+                instead of a draw of the prior at 1. Of the T steps those above t are left out, and
+                the first begins at t.
+            repeats: how often each step but the last is taken; in between, z_s is diffused to t
+                again by q(u_t | u_s), as in RePaint (Lugmayr et al., 2022). What a projection knows
+                of the image then reaches all of z_s before the next step.
 
         Returns:
             float32 `[n, H, W, C]`, in [-1, 1] as far as the network keeps to it.
 
         Raises:
             UserError: this sampler or this number of steps is not for this model (if it is a
-                tensor, an InvalidArgumentError when the graph runs), or the images have another
-                shape or numbers that cannot be.
+                tensor, an InvalidArgumentError when the graph runs), the images have another
+                shape or numbers that cannot be, or the start is none for this model.
         """
         self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
         shape = tuple(int(n) if is_whole(n) else n for n in shape)
-        seed = _checked_draw(denoiser.process, shape, seed, first)
+        seed = checked_seed(denoiser.process, shape, seed, first)
         count, *image_shape = shape
         process = denoiser.process
         seeds = image_seeds(seed, first, count)
         num_steps = self._checked(process, num_steps)
+        once = not tf.is_tensor(repeats) and repeats == 1
+        if not once:
+            check_repeats(self, process, repeats)
 
-        def step(k, z_t, memory):
-            t, s = tf.unstack(self._times(denoiser, tf.stack([k, k - 1]), num_steps))
-            noise = normal(seeds, num_steps + 1 - k, image_shape)
+        def step(left, z_t, memory):
+            k, number = (left - 2) // repeats + 2, total + 1 - left
+            times = self._times(denoiser, tf.stack([k, k - 1]), num_steps)
+            t, s = tf.unstack(tf.minimum(times, latest))
+            noise = normal(seeds, number, image_shape)
             given = {"t": t, "s": s, "noise": noise, "is_last": k == 1, "memory": memory}
-            u_s, memory = self._checked_step(denoiser, z_t, given)
-            return k - 1, process.basis.to_pixel(u_s), memory
+            u_s, after = self._checked_step(denoiser, z_t, given)
+            if once:
+                return left - 1, process.basis.to_pixel(u_s), after
 
-        z = tf.ensure_shape(denoiser.prior.draw(process, seeds, image_shape), shape)
+            def diffused():
+                alpha_ts, sigma2_ts = process.transition(s=[s], t=[t])
+                noise = normal(seeds, AGAIN - number, image_shape)
+                return alpha_ts * u_s + tf.sqrt(sigma2_ts) * noise, memory
+
+            again = (k > 1) & ((left - 2) % repeats > 0)
+            u, memory = tf.cond(again, diffused, lambda: (u_s, after))
+            return left - 1, process.basis.to_pixel(u), memory
+
+        if start is None:
+            z, latest = denoiser.prior.draw(process, seeds, image_shape), tf.constant(1.0)
+            steps = num_steps
+        else:
+            z, latest = checked_start(self, process, start, shape)
+            below = self._times(denoiser, tf.range(1, num_steps), num_steps) < latest
+            steps = 1 + tf.math.count_nonzero(below, dtype=tf.int32)
+        z = tf.ensure_shape(z, shape)
+        # Of all steps, those that are left; the last is taken once.
+        total, left = ((n - 1) * repeats + 1 for n in (num_steps, steps))
         _, x, _ = tf.while_loop(
-            lambda k, *_: k > 0, step, [num_steps, z, self.memory(shape)], parallel_iterations=1
+            lambda left, *_: left > 0, step, [left, z, self.memory(shape)], parallel_iterations=1
         )
         return x
 
@@ -217,24 +249,6 @@ class Sampler(abc.ABC):
         if most is not None:
             return tf.round(places * most) / most
         return self.grid.times(denoiser.process, places, denoiser.spectrum)
-
-
-def _checked_draw(process, shape: tuple, seed, first) -> tf.Tensor:
-    """The seed as a tensor, if with the others it is what `Sampler` takes."""
-    if len(shape) != 4 or not is_whole(shape[0]) or shape[0] < 1:
-        raise UserError(f"{shape=} must be (n, H, W, C), n at least 1")
-    if shape[1:] != tuple(process.image_shape):
-        raise UserError(f"{shape=}, but the model's images are of shape {process.image_shape}")
-    if not tf.is_tensor(first) and not (is_whole(first) and 0 <= first < 2**31 - shape[0]):
-        raise UserError(f"{first=} must be a whole number, and the last image's below 2^31 - 1")
-    if not tf.is_tensor(seed):
-        numbers = np.asarray(seed)
-        if numbers.shape != (2,) or not all(is_whole(n) and 0 <= n < 2**31 for n in numbers):
-            raise UserError(f"{seed=} must be two whole numbers from 0 to 2^31 - 1")
-        return tf.constant(numbers, tf.int32)
-    if seed.shape != (2,) or seed.dtype != tf.int32:
-        raise UserError(f"seed is {seed.dtype.name} {seed.shape}, must be int32 [2]")
-    return seed
 
 
 def needs_noise(sampler: Sampler, denoiser: Denoiser) -> None:

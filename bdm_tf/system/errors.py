@@ -190,6 +190,9 @@ def _made_of(kind: type) -> list[str]:
     below: list[type] = kind.__subclasses__()
     found = [name for one in below for name in _made_of(one)]
     usable = not inspect.isabstract(kind) and not kind.__name__.startswith("_")
+    if usable:  # in gin, where what needs an argument cannot be given so
+        arguments = inspect.signature(kind).parameters.values()
+        usable = all(argument.default is not argument.empty for argument in arguments)
     return sorted({*found, *([f"@{kind.__name__}()"] if usable else [])})
 
 

@@ -27,7 +27,11 @@ def short_run(optimizer, replicas=1, remat=False, network=None, labels=False, **
     )
     keras.utils.set_random_seed(0)
     small = dict(channels=8, channel_multipliers=(1,), num_res_blocks=1, remat=remat)
-    classes = dict(class_names="abc", class_counts=[7, 7, 6], label_dropout=0.4) if labels else {}
+    classes = (
+        dict(class_names=["a", "b", "c"], class_counts=[7, 7, 6], label_dropout=0.4)
+        if labels
+        else {}
+    )
     with strategy.scope():
         model = Model(
             (8, 8, 1),

@@ -1,0 +1,99 @@
+"""How near the truth are restored digits? By task, model, and way of filling in.
+
+python benchmarks/restoration.py --run=blur=runs/digits --run="no blur=runs/digits_without"
+
+takes finished runs of `gin/digits.gin` and prints a table of PSNR / SSIM over images of the test
+split, on which nothing was trained: of one sample, of the mean of --samples, and of what is given.
+"""
+
+import itertools
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+from bdm_tf.data import TFDSImages
+from bdm_tf.data.pipeline import to_uint8, to_unit_range
+from bdm_tf.model import build_sample_settings, load_model
+from bdm_tf.restoration.job import scores
+from bdm_tf.restoration.known import Known, KnownPixels
+from bdm_tf.restoration.tasks import Deblur, Inpaint, Superresolve
+from bdm_tf.sampling import AncestralSampler, FittedGrid
+from bdm_tf.system.errors import exits_on_user_error
+
+SHAPE = (8, 8, 1)
+NOISE = 0.02
+MEANS = "superresolve 2 of 2x2 means"
+UNKNOWN = np.broadcast_to(np.arange(8) < 4, (8, 8))
+TASKS = {
+    "deblur 1": Deblur(SHAPE, 1.0, NOISE),
+    "deblur 2": Deblur(SHAPE, 2.0, NOISE),
+    "superresolve 2": Superresolve(SHAPE, 2, 0.0),
+    "inpaint the left half": Inpaint(SHAPE, UNKNOWN),
+}
+
+_RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps the digits.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "How many of the 359 images.")
+_WAYS = flags.DEFINE_list("ways", ["10x5"], "Steps x how often each is taken.")
+_SAMPLERS = flags.DEFINE_list("samplers", ["own"], "The run's own, or ancestral.")
+_TASKS = flags.DEFINE_list("tasks", [*TASKS, MEANS], "Which of the tasks.")
+_SAMPLES = flags.DEFINE_integer("samples", 8, "Of each image.")
+
+
+def drawn(model, sampler, projection, num_steps, repeats):
+    """Samples uint8 `[N, S, H, W, C]`."""
+    denoiser, shape = model.denoiser(projection), (_NUM_IMAGES.value, *SHAPE)
+
+    @tf.function(autograph=False)
+    def draw(seed):
+        given = {"seed": seed, "num_steps": num_steps, "repeats": repeats}
+        return to_uint8(sampler(denoiser, shape=shape, **given))
+
+    return np.stack([draw(tf.constant([s, 0])) for s in range(_SAMPLES.value)], axis=1)
+
+
+def report(name, what, truth, samples):
+    one = np.mean([scores(truth, samples[:, s]) for s in range(samples.shape[1])], axis=0)
+    mean = scores(truth, np.rint(samples.mean(1)).astype(np.uint8))
+    cells = [f"{psnr:.2f} / {ssim:.3f}" for psnr, ssim in (one, mean)]
+    print(f"| {name} | {what} | {' | '.join(cells)} |", flush=True)
+
+
+def projected(task, seen, after):
+    if isinstance(task, Inpaint):
+        return KnownPixels(to_unit_range(seen), UNKNOWN[..., None], after=after)
+    return Known(**task.arguments(seen), after=after)
+
+
+@exits_on_user_error
+def main(argv):
+    _, held_out = TFDSImages("digits").load(_DATA_DIR.value)
+    truth = held_out.eval_images(_NUM_IMAGES.value)
+    print("| model | task | one sample | mean |\n|---|---|---|---|")
+    for task_name, task in TASKS.items():
+        seen = task.observe(truth, 0)
+        given = {"known part": task.known_part(None, seen), **task.baselines(seen)}
+        for name, pictures in given.items():
+            report("(no model)", f"{task_name}: {name}", truth, pictures[:, None])
+    for run in _RUN.value:
+        name, _, workdir = run.partition("=")
+        model, _ = load_model(workdir)
+        own = build_sample_settings(model)
+        samplers = {"own": own.sampler, "ancestral": AncestralSampler(grid=FittedGrid())}
+        boxes = np.rint(truth.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))).astype(np.uint8)
+        seen = {what: (task, task.observe(truth, 0)) for what, task in TASKS.items()}
+        seen[MEANS] = TASKS["superresolve 2"], boxes
+        for sampler, what, way in itertools.product(_SAMPLERS.value, _TASKS.value, _WAYS.value):
+            task, pictures = seen[what]
+            steps, repeats = map(int, way.split("x"))
+            projection = projected(task, pictures, own.projection)
+            samples = drawn(model, samplers[sampler], projection, steps, repeats)
+            report(name, f"{what}, {sampler}, {way}", truth, samples)
+
+
+if __name__ == "__main__":
+    app.run(main)
