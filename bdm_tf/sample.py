@@ -20,7 +20,7 @@ _LABEL = flags.DEFINE_string(
 _GUIDANCE = flags.DEFINE_float(
     "guidance", None, "How much more than 1 labels are obeyed; the model's own unless told."
 )
-_MOST = 2**31 - 1
+_DEFAULT, _MOST = 64, 2**31 - 1
 
 
 @exits_on_user_error
@@ -37,10 +37,11 @@ def main(argv: list[str]) -> None:
     for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
         if flag.value is not None and not least <= flag.value <= _MOST:
             raise UserError(f"--{flag.name}={flag.value} must lie between {least} and {_MOST}")
-    if _FIRST.value + (_NUM_IMAGES.value or 0) > _MOST:
+    num_images = _NUM_IMAGES.value or _DEFAULT
+    if _FIRST.value + num_images > _MOST:
         raise UserError(
-            f"--first={_FIRST.value} and --num_images={_NUM_IMAGES.value} go beyond the last image "
-            f"of a seed, number {_MOST - 1}"
+            f"--first={_FIRST.value} and --num_images={num_images} go beyond the last image of a "
+            f"seed, number {_MOST - 1}"
         )
 
     load_tensorflow()  # here, so that a wrong flag is answered before

@@ -32,6 +32,7 @@ TINY = [
     "sample.num_steps = 3",
     "export_saved_model.chunk_size = 4",
 ]
+FASTER = ["train.warmup_steps = 0", "train.learning_rate = 0.02"]  # so that labels matter
 
 
 def command(script: str, *arguments: str) -> list[str]:
@@ -115,5 +116,14 @@ def finished_run(tmp_path_factory, digits_dir):
     """A workdir whose tiny training was never interrupted."""
     workdir = str(tmp_path_factory.mktemp("run") / "whole")
     result = run(train_command(workdir, digits_dir))
+    assert result.returncode == 0, result.stderr[-3000:]
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def labelled_run(tmp_path_factory, digits_dir):
+    """A workdir of a tiny training with labels."""
+    workdir = str(tmp_path_factory.mktemp("labels") / "whole")
+    result = run(train_command(workdir, digits_dir, *FASTER, gin_file="digits_labels.gin"))
     assert result.returncode == 0, result.stderr[-3000:]
     return workdir

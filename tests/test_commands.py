@@ -176,7 +176,7 @@ def test_an_empty_folder_is_named(tmp_path):
 
 
 BAD_SAMPLING = {
-    "no model": (["--saved_model=/nowhere", "--output=a.png"], "not a SavedModel"),
+    "no model": (["--saved_model=/nowhere", "--output=a.png"], "is not there"),
     "no images": (["--saved_model=/x", "--output=a.png", "--num_images=0"], "--num_images=0"),
     "negative steps": (["--saved_model=/x", "--output=a.png", "--num_steps=-1"], "--num_steps=-1"),
     "wrong ending": (["--saved_model=/x", "--output=a.gif"], "a.gif"),

@@ -34,10 +34,11 @@ def own_parts(folder):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_python_examples_run_as_they_stand(name, tmp_path, finished_run):
+def test_python_examples_run_as_they_stand(name, tmp_path, finished_run, labelled_run):
     own_parts(tmp_path)
     os.makedirs(tmp_path / "runs")
     os.symlink(finished_run, tmp_path / "runs" / "digits")
+    os.symlink(labelled_run, tmp_path / "runs" / "digits_labels")
     result = subprocess.run(
         [sys.executable, "-c", EXAMPLES[name]],
         cwd=tmp_path,

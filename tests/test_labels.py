@@ -15,12 +15,11 @@ from bdm_tf.sampling import AncestralSampler, AngleSampler, DDIMSampler, DPMSolv
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError
 from tests import toy_models
-from tests.conftest import command, run, saved_values, train_command
+from tests.conftest import FASTER, command, run, saved_values, train_command
 from tests.test_places import refused
 
 TIMES = tf.constant(toy_models.TIMES)
 LABEL = tf.constant([0, 1, 1, 0])
-FASTER = ["train.warmup_steps = 0", "train.learning_rate = 0.02"]  # so that labels matter
 SPECTRUM = Spectrum(np.full((4, 4, 2), 0.1), np.full((4, 4, 2), 0.3))
 
 
@@ -127,14 +126,6 @@ def test_a_class_is_known_by_name_and_by_number():
     for wrong in ("-1", "3", "٣", ""):
         with pytest.raises(UserError, match="is no class of this model"):
             class_number(wrong, names)
-
-
-@pytest.fixture(scope="module")
-def labelled_run(tmp_path_factory, digits_dir):
-    workdir = str(tmp_path_factory.mktemp("labels") / "whole")
-    result = run(train_command(workdir, digits_dir, *FASTER, gin_file="digits_labels.gin"))
-    assert result.returncode == 0, result.stderr[-3000:]
-    return workdir
 
 
 def test_a_stopped_run_goes_on_to_the_bit(labelled_run, digits_dir, tmp_path):

@@ -74,7 +74,7 @@ def test_python_too_is_told_of_a_file_system_and_a_step_that_cannot_be(finished_
 
 def test_the_home_folder_is_the_users(tmp_path):
     words = refused(command("sample.py", "--saved_model=~/nothing", f"--output={tmp_path}/a.png"))
-    assert f"--saved_model={os.path.expanduser('~')}/nothing is not a SavedModel" in words
+    assert f"--saved_model={os.path.expanduser('~')}/nothing is not there" in words
     words = refused(command("figures.py", "--workdir=~/nothing", f"--output={tmp_path}/a.png"))
     assert f"{os.path.expanduser('~')}/nothing" in words
 

@@ -31,7 +31,7 @@ t = np.array([0.1, 0.5, 0.9], "float32")
 np.savez(sys.argv[2], whole=draw(100, 0), first=draw(37, 0), second=draw(1, 37),
          third=draw(62, 38), middle=draw(4, 3),
          prediction=model.predict(z_t=z, t=t).numpy(),
-         z_t=model.diffuse(x=z, t=t, eps=np.zeros_like(z)).numpy())
+         z_t=model.diffuse(x=np.tanh(z), t=t, eps=np.zeros_like(z)).numpy())
 """
 
 
@@ -143,3 +143,17 @@ def test_few_steps_are_warned_of_in_an_evaluation_too(finished_run, caplog, tmp_
     (path / INFO).write_text(json.dumps(info | {"parametrisation": "PredictEps"}))
     ShippedModel(str(path), tf.distribute.get_strategy()).draw(4, 0, 1)
     assert "1 steps may be too few: this model samples in 3" in caplog.text
+
+
+def test_what_is_no_image_or_time_is_refused_by_the_savedmodel(finished_run):
+    model = tf.saved_model.load(os.path.join(finished_run, "saved_model"))
+    x, t = np.zeros([2, 8, 8, 1], np.float32), [0.2, 0.7]
+    wrong = [
+        (model.predict, {"z_t": x, "t": [0.2, 1.5]}, "t must lie in"),
+        (model.predict, {"z_t": x, "t": [0.2, np.nan]}, "t must lie in"),
+        (model.predict, {"z_t": x, "t": [0.1, 0.2, 0.3]}, "as many entries"),
+        (model.diffuse, {"x": x + 128.0, "t": t, "eps": x}, "uint8 images are divided"),
+    ]
+    for function, given, words in wrong:
+        with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+            function(**given)

@@ -65,7 +65,7 @@ def test_the_samples_that_were_kept_score_the_same(tmp_path, scored, evaluate):
         np.testing.assert_allclose(values(again)[name], values(before)[name], rtol=1e-9)
     distance = before["figures"]["kd_pixels_train"]  # of other subsets: images are shuffled
     assert abs(values(again)["kd_pixels_train"] - distance["value"]) < distance["std"]
-    assert set(again["skipped"]) == {"loss", "bits_per_dim"}
+    assert set(again["skipped"]) == {"loss", "bits_per_dim", "label_accuracy"}
 
 
 def test_the_saved_model_scores_as_the_run_does(tmp_path, finished_run, scored, evaluate):
