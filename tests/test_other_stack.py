@@ -24,7 +24,7 @@ t = np.array([0.1, 0.5, 0.9], "float32")
 images = model.sample(seed=tf.constant([0, 7]), num_images=tf.constant(5),
                       num_steps=tf.constant(0), first=tf.constant(0))
 np.savez(sys.argv[2], images=images, prediction=model.predict(z_t=z, t=t),
-         z_t=model.diffuse(x=z, t=t, eps=z))
+         z_t=model.diffuse(x=np.tanh(z), t=t, eps=z))
 """
 
 
