@@ -94,7 +94,12 @@ class ExportedModel(tf.Module):
         )
 
         def predict(z_t, t, label=None):
-            with tf.control_dependencies(_time_checks(t, z_t=z_t)):
+            checks = _time_checks(t, z_t=z_t)
+            if label is not None:  # one more than there are classes stands for none
+                words = f"label must lie in [0, {len(classes)}]"
+                known = (label >= 0) & (label <= len(classes))
+                checks.append(tf.debugging.assert_equal(known, True, words))
+            with tf.control_dependencies(checks):
                 z_t, t = tf.identity(z_t), tf.identity(t)
             return model.ema_network(z_t, t, **({} if label is None else {"label": label}))
 

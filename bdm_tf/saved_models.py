@@ -31,6 +31,7 @@ _SOUND: dict[str, Callable[[Any], Any]] = {
     "image_shape": lambda v: len(v) == 3 and all(is_whole(n) and n > 0 for n in v),
     "chunk_size": lambda v: is_whole(v) and v > 0,
     "class_names": lambda v: isinstance(v, list) and v and all(isinstance(n, str) for n in v),
+    "class_counts": lambda v: isinstance(v, list) and all(is_whole(n) for n in v),
     "allowed_num_steps": lambda v: isinstance(v, list) and len(v) == 2 and is_whole(v[0]),
 }
 
@@ -51,6 +52,8 @@ def model_info(path: str) -> dict:
         with tf.io.gfile.GFile(file) as content:
             info = json.load(content)
         missing = [k for k, kind in _NEEDED.items() if not isinstance(info.get(k, ...), kind)]
+        if "class_names" in info:
+            missing += [name for name in ("class_counts", "label_dropout") if name not in info]
     except (ValueError, AttributeError) as error:
         raise UserError(
             f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
@@ -187,7 +190,10 @@ def chosen_classes(
     if label is None:
         return None
     if label != EACH:
-        return np.full(num_images, class_number(label, names), np.int32)
+        number = class_number(label, names)
+        if not info["class_counts"][number]:
+            raise UserError(f"--label={label}: no training image was of this class")
+        return np.full(num_images, number, np.int32)
     if num_images < len(names):
         raise UserError(f"--label={EACH} draws {len(names)} classes, more than {num_images} images")
     return in_turn(np.arange(num_images, dtype=np.int32), num_images, len(names))

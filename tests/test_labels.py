@@ -12,6 +12,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictV, PredictX
 from bdm_tf.sampling import AncestralSampler, AngleSampler, DDIMSampler, DPMSolver2MSampler
+from bdm_tf.saved_models import chosen_classes
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError
 from tests import toy_models
@@ -162,6 +163,9 @@ def test_the_savedmodel_draws_by_label_what_the_model_draws(labelled_run):
     for given, words in wrong:
         with pytest.raises(tf.errors.InvalidArgumentError, match=words):
             saved.sample(seed, 6, **given)
+    z_t = np.zeros([1, 8, 8, 1], np.float32)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"label must lie in \[0, 10\]"):
+        saved.predict(z_t=z_t, t=[0.5], label=[11])
 
 
 def test_sample_takes_names_and_draws_a_row_a_class(labelled_run, finished_run, tmp_path):
@@ -182,6 +186,13 @@ def test_sample_takes_names_and_draws_a_row_a_class(labelled_run, finished_run, 
     for flags, words in wrong:
         assert words in refused(sample(labelled_run, *flags))
     assert "trained without labels" in refused(sample(finished_run, "--label=3"))
+
+
+def test_a_class_of_no_training_image_is_not_drawn():
+    info = {"class_names": ["a", "b"], "class_counts": [5, 0], "label_dropout": 0.1}
+    assert chosen_classes(info, "a", None, 2).tolist() == [0, 0]
+    with pytest.raises(UserError, match="--label=b: no training image was of this class"):
+        chosen_classes(info, "b", None, 2)
 
 
 def test_evaluation_is_of_classes(labelled_run, digits_dir, tmp_path):
