@@ -13,6 +13,7 @@ from bdm_tf.system.errors import UserError, check_between, is_whole
 
 ANY_CLASS = -1  # in place of a class: one is drawn as the training images have them
 EACH = "each"  # in place of a class: all of them in turn
+MOST_GUIDANCE = 100.0  # images are black and white long before
 _SHOWN = 10  # of many names
 
 

@@ -66,11 +66,13 @@ def _check_flags(argv: list[str]) -> None:
                 "give another place"
             )
     check_seed("--seed", _SEED.value)
-    for counted, least in ((_SAMPLES, 1), (_NUM_STEPS, 0), (_REPEATS, 1)):
-        if not least <= counted.value <= _MOST:
-            raise UserError(
-                f"--{counted.name}={counted.value} must lie between {least} and {_MOST}"
-            )
+    for counted, least, most in (
+        (_SAMPLES, 1, 10_000),
+        (_NUM_STEPS, 0, _MOST),
+        (_REPEATS, 1, _MOST),
+    ):
+        if not least <= counted.value <= most:
+            raise UserError(f"--{counted.name}={counted.value} must lie between {least} and {most}")
 
 
 def _make_task(info: dict):

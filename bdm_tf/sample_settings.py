@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import gin
 import tensorflow as tf
 
+from bdm_tf.classes import MOST_GUIDANCE
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.system.errors import (
@@ -45,7 +46,7 @@ class SampleSettings:
         guidance: float = 1.0,
         guidance_interval: Sequence[float] | None = None,
     ):
-        check_between("sample.guidance", guidance, 0)
+        check_between("sample.guidance", guidance, 0, MOST_GUIDANCE)
         if guidance_interval is not None:
             check_interval("sample.guidance_interval", guidance_interval)
             guidance_interval = tuple(float(t) for t in guidance_interval)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.classes import EACH, Classes, class_number, in_turn
+from bdm_tf.classes import EACH, MOST_GUIDANCE, Classes, class_number, in_turn
 from bdm_tf.system.errors import UserError, check_between, first_line, is_whole
 from bdm_tf.system.paths import check_literal
 
@@ -181,7 +181,7 @@ def chosen_classes(
                 )
         return None
     if guidance is not None:
-        check_between("--guidance", guidance, 0)
+        check_between("--guidance", guidance, 0, MOST_GUIDANCE)
         if guidance != 1 and not info.get("label_dropout"):
             raise UserError(
                 f"--guidance={guidance} must be 1: the model was trained with train.label_dropout "

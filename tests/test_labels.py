@@ -181,7 +181,7 @@ def test_sample_takes_names_and_draws_a_row_a_class(labelled_run, finished_run, 
     wrong = [
         (["--label=ten"], "'ten' is no class of this model"),
         (["--label=each", "--num_images=9"], "draws 10 classes, more than 9 images"),
-        (["--guidance=-1"], "--guidance=-1.0 must be a number at least 0"),
+        (["--guidance=-1"], "--guidance=-1.0 must be a number at least 0, at most 100"),
     ]
     for flags, words in wrong:
         assert words in refused(sample(labelled_run, *flags))

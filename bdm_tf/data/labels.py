@@ -23,11 +23,11 @@ def folder_classes(folder: str, paths: Sequence[str]) -> tuple[tuple[str, ...], 
 
     Returns:
         The classes' names, sorted, and the class of each image, int32 `[n]`. No names if some image
-        lies in no such folder, or all lie in one.
+        lies in no such folder.
     """
     within = [os.path.dirname(path[len(folder) :].lstrip("/")).split("/")[0] for path in paths]
     names = sorted(set(within))
-    if "" in names or len(names) < 2:
+    if "" in names:
         return (), np.zeros(len(paths), np.int32)
     places = {name: i for i, name in enumerate(names)}
     return tuple(names), np.array([places[name] for name in within], np.int32)
@@ -46,7 +46,7 @@ def labels_among(images: Images, class_names: Sequence[str]) -> np.ndarray:
     Raises:
         UserError: the split has no classes, or one that is not among these.
     """
-    if not images.class_names:
+    if len(class_names) < 2 or not images.class_names:
         raise UserError(f"{_described(images)}: there are no labels. {_WAY_OUT}")
     if unknown := sorted(set(images.class_names) - set(class_names)):
         raise UserError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, Classes, check_guidable, class_number
+from bdm_tf.classes import ANY_CLASS, MOST_GUIDANCE, Classes, check_guidable, class_number
 from bdm_tf.system.errors import UserError, check_between
 
 
@@ -72,7 +72,7 @@ def make_conditions(classes: Classes | None, label, guidance: float | None) -> C
                 )
         return Conditions()
     if guidance is not None:
-        check_between("evaluate.guidance", guidance, 0)
+        check_between("evaluate.guidance", guidance, 0, MOST_GUIDANCE)
         guidance = float(guidance)
         if guidance != 1:
             check_guidable(classes, "evaluate.guidance")

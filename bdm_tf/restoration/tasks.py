@@ -130,7 +130,7 @@ class Inpaint(Task):
         super().__init__((image_shape[0], image_shape[1]))
         if unknown.all() or not unknown.any():
             found = "white: nothing is known" if unknown.all() else "black: nothing is unknown"
-            raise UserError(f"--mask is all {found}; white is what is to be drawn")
+            raise UserError(f"--mask is all {found}; white (128 or more) is what is to be drawn")
         self._unknown = unknown
 
     def observe(self, images, seed):

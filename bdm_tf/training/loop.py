@@ -73,11 +73,11 @@ def train(
     settings = training_settings()
     _check_places(workdir, data_dir)
     settings.check_shared(strategy.num_replicas_in_sync)
-    if settings.deterministic:
-        tf.config.experimental.enable_op_determinism()
     cluster = Cluster(strategy)
     with cluster.together():
         files = Workdir(workdir, writes=cluster.is_chief)
+    if settings.deterministic:
+        tf.config.experimental.enable_op_determinism()
     with files.beginning():
         images, held_out = cluster.chief_first(
             lambda: settings.data.load(data_dir, on_corrupt_image=on_corrupt_image)
