@@ -104,6 +104,41 @@ def class_number(name: str, names: Sequence[str]) -> int:
     )
 
 
+def asked_for(
+    classes: Classes | None, prefix: str, label: str | int | None, guidance: float | None
+) -> tuple[int | None, float | None]:
+    """The class and the guidance that a user asks for, checked; None for what is not asked for.
+
+    Args:
+        classes: of the model, None where it knows no labels.
+        prefix: of the names that they were given by: "--" or "evaluate.".
+        label: a class by name or number.
+        guidance: a number.
+
+    Raises:
+        UserError: the model does not know it.
+    """
+    if classes is None:
+        for name, value in (("label", label), ("guidance", guidance)):
+            if value is not None:
+                raise UserError(
+                    f"{prefix}{name}={value}: the model was trained without labels; "
+                    "gin/digits_labels.gin shows how to train with them"
+                )
+        return None, None
+    if guidance is not None:
+        check_between(f"{prefix}guidance", guidance, 0, MOST_GUIDANCE)
+        guidance = float(guidance)
+        if guidance != 1:
+            check_guidable(classes, f"{prefix}guidance")
+    if label is None:
+        return None, guidance
+    number = class_number(str(label), classes.names)
+    if not classes.counts[number]:
+        raise UserError(f"{prefix}label={label}: no training image was of this class")
+    return number, guidance
+
+
 def check_guidable(classes: Classes | None, name: str = "sample.guidance") -> None:
     """Raises a `UserError` if a model cannot do with other guidance than 1."""
     if classes is None:

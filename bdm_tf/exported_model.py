@@ -11,6 +11,7 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
 from bdm_tf.restoration.functions import restoring_functions, why_not
 from bdm_tf.sample_settings import SampleSettings
+from bdm_tf.sampling.arguments import draw_checks
 from bdm_tf.system.keras_versions import raw_variables
 
 _FAR = 2.0  # an image in [-1, 1] does not go so far, whatever resized it
@@ -38,13 +39,7 @@ class ExportedModel(tf.Module):
 
         def draw_all(seed, num_images, num_steps, first, label=None, guidance=None):
             checks = [
-                tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
-                tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-                tf.debugging.assert_non_negative(first, "first must not be negative"),
-                tf.debugging.assert_non_negative(seed, "seed must not be negative"),
-                tf.debugging.assert_less_equal(
-                    first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
-                ),
+                *draw_checks(seed, num_steps, first, num_images),
                 *(label_checks(classes, label, guidance, num_images) if classes else ()),
             ]
             with tf.control_dependencies(checks):

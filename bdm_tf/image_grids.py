@@ -137,15 +137,22 @@ def sample_to_file(
     columns = None
     if label == EACH and not num_images % len(info["class_names"]):
         columns = num_images // len(info["class_names"])
+    with writing_drawn(output, images):
+        if output.lower().endswith(".npz"):
+            write_npz(output, {"images": images}, compressed=True)
+        else:
+            write_grid(images, output, columns=columns)
+    print(f"wrote {num_images} images to {output}")
+
+
+@contextlib.contextmanager
+def writing_drawn(output: str, images: np.ndarray) -> Iterator[None]:
+    """`writing` of images that took time to draw: if they cannot be, they are kept elsewhere."""
     try:
         with writing(output):
-            if output.lower().endswith(".npz"):
-                write_npz(output, {"images": images}, compressed=True)
-            else:
-                write_grid(images, output, columns=columns)
+            yield
     except UserError as error:
         raise UserError(f"{error.message}; {_keep(images)}") from error
-    print(f"wrote {num_images} images to {output}")
 
 
 def _keep(images: np.ndarray) -> str:

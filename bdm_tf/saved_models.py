@@ -12,8 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf import config
-from bdm_tf.classes import EACH, MOST_GUIDANCE, Classes, class_number, in_turn
-from bdm_tf.system.errors import UserError, check_between, first_line, is_whole
+from bdm_tf.classes import EACH, Classes, asked_for, in_turn
+from bdm_tf.system.errors import UserError, first_line, is_whole
 from bdm_tf.system.paths import check_literal
 
 INFO = os.path.join("assets.extra", "model_info.json")
@@ -171,29 +171,14 @@ def chosen_classes(
     Raises:
         UserError: the model knows no labels, or not this one; or takes no such guidance.
     """
-    names = info.get("class_names")
-    if names is None:
-        for flag, value in (("--label", label), ("--guidance", guidance)):
-            if value is not None:
-                raise UserError(
-                    f"{flag}={value}: the model was trained without labels; "
-                    "gin/digits_labels.gin shows how to train with them"
-                )
-        return None
-    if guidance is not None:
-        check_between("--guidance", guidance, 0, MOST_GUIDANCE)
-        if guidance != 1 and not info.get("label_dropout"):
-            raise UserError(
-                f"--guidance={guidance} must be 1: the model was trained with train.label_dropout "
-                "= 0, and does not know images without a label"
-            )
-    if label is None:
-        return None
-    if label != EACH:
-        number = class_number(label, names)
-        if not info["class_counts"][number]:
-            raise UserError(f"--label={label}: no training image was of this class")
+    classes = classes_of(info)
+    of_each = label == EACH and classes is not None
+    number, _ = asked_for(classes, "--", None if of_each else label, guidance)
+    if number is not None:
         return np.full(num_images, number, np.int32)
-    if num_images < len(names):
-        raise UserError(f"--label={EACH} draws {len(names)} classes, more than {num_images} images")
-    return in_turn(np.arange(num_images, dtype=np.int32), num_images, len(names))
+    if classes is None or label is None:
+        return None
+    count = len(classes)
+    if num_images < count:
+        raise UserError(f"--label={EACH} draws {count} classes, more than {num_images} images")
+    return in_turn(np.arange(num_images, dtype=np.int32), num_images, count)

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from bdm_tf.data.images import Images, InMemoryImages
+from bdm_tf.data.splits import some_of
 from bdm_tf.system.errors import UserError
 
-_SHOWN = 10  # of many names
 _BATCH = 500
 
 
@@ -50,8 +50,8 @@ def labels_among(images: Images, class_names: Sequence[str]) -> np.ndarray:
         raise UserError(f"{_described(images)}: there are no labels. {_WAY_OUT}")
     if unknown := sorted(set(images.class_names) - set(class_names)):
         raise UserError(
-            f"{_described(images)}: there is no class {some_names(unknown)} in the training split, "
-            f"which has {some_names(class_names)}"
+            f"{_described(images)}: there is no class {some_of(unknown)} in the training split, "
+            f"which has {some_of(class_names)}"
         )
     places = {name: i for i, name in enumerate(class_names)}
     table = np.array([places[name] for name in images.class_names], np.int32)
@@ -88,12 +88,6 @@ def count_classes(images: Images) -> list[int]:
     """
     labels = labels_among(images, images.class_names)
     return np.bincount(labels, minlength=len(images.class_names)).tolist()
-
-
-def some_names(names: Sequence[str]) -> str:
-    """The first few, and how many more."""
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 _WAY_OUT = (

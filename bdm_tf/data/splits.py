@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from absl import logging
 
@@ -79,7 +80,7 @@ def check_no_splits(folder: str, paths: list[str]) -> None:
         )
 
 
-def some_of(names: list[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")

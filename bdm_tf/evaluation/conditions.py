@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, MOST_GUIDANCE, Classes, check_guidable, class_number
-from bdm_tf.system.errors import UserError, check_between
+from bdm_tf.classes import ANY_CLASS, Classes
 
 
 @dataclass(frozen=True)
@@ -50,31 +49,3 @@ class Conditions:
 
 
 ANY = Conditions()
-
-
-def make_conditions(classes: Classes | None, label, guidance: float | None) -> Conditions:
-    """What a user asks for, checked.
-
-    Args:
-        classes: of the subject, None where it knows no labels.
-        label: a class by name or number, or None.
-        guidance: a number, or None.
-
-    Raises:
-        UserError: the subject does not know it.
-    """
-    if classes is None:
-        for name, value in (("label", label), ("guidance", guidance)):
-            if value is not None:
-                raise UserError(
-                    f"evaluate.{name}={value!r} needs a model that was trained with labels "
-                    "(train.label_dropout)"
-                )
-        return Conditions()
-    if guidance is not None:
-        check_between("evaluate.guidance", guidance, 0, MOST_GUIDANCE)
-        guidance = float(guidance)
-        if guidance != 1:
-            check_guidable(classes, "evaluate.guidance")
-    number = None if label is None else class_number(str(label), classes.names)
-    return Conditions(classes, number, guidance)

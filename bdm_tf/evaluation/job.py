@@ -16,9 +16,10 @@ from tqdm import tqdm
 
 import bdm_tf
 from bdm_tf import config
+from bdm_tf.classes import asked_for
 from bdm_tf.data.images import Images, check_source
 from bdm_tf.data.labels import images_of_class
-from bdm_tf.evaluation.conditions import make_conditions
+from bdm_tf.evaluation.conditions import Conditions
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
 from bdm_tf.evaluation.paths import Paths
@@ -106,7 +107,9 @@ class Evaluation:
             raise UserError(
                 f"evaluate.{evaluators=} must be a list of what makes them, like [@FrechetDistance]"
             )
-        self._conditions = make_conditions(subject.classes, label, guidance)
+        self._conditions = Conditions(
+            subject.classes, *asked_for(subject.classes, "evaluate.", label, guidance)
+        )
         self._batch_size = self._whole_batch(batch_size)
         there = getattr(subject, "num_images", num_images)
         self.num_images = min(num_images, there)

@@ -12,6 +12,7 @@ from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.priors import StandardNormal
 from bdm_tf.projections import Projection
 from bdm_tf.restoration.known import Known, KnownPixels
+from bdm_tf.sampling.arguments import draw_checks
 from bdm_tf.sampling.sampler import Sampler
 
 REPEATS = 5  # of each step, where something is known: docs/restore.md
@@ -125,17 +126,10 @@ def _nothing_known(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _checks(t, seed, num_steps, first, repeats, images) -> list:
-    count = tf.shape(images)[0]
     return [
-        tf.debugging.assert_positive(count, "give at least one image"),
+        *draw_checks(seed, num_steps, first, tf.shape(images)[0]),
         tf.debugging.assert_equal((t > 0) & (t <= 1), True, "t must lie in (0, 1]"),
-        tf.debugging.assert_non_negative(seed, "seed must not be negative"),
-        tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-        tf.debugging.assert_non_negative(first, "first must not be negative"),
         tf.debugging.assert_positive(repeats, "repeats must be at least 1"),
-        tf.debugging.assert_less_equal(
-            first, 2**31 - 1 - count, "first + the number of images must be at most 2^31 - 1"
-        ),
     ]
 
 

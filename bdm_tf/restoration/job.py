@@ -9,13 +9,13 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from bdm_tf.image_grids import without_tensor_float_32, write_grid
+from bdm_tf.image_grids import without_tensor_float_32, write_grid, writing_drawn
 from bdm_tf.restoration.functions import REPEATS
 from bdm_tf.restoration.images import read_images
 from bdm_tf.restoration.tasks import Task
 from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.files import check_replaces, check_writable, write_npz, writing
+from bdm_tf.system.files import check_replaces, check_writable, write_npz
 from bdm_tf.system.interrupts import interruptible
 
 _ARRAYS = ("samples", "input", "known", "truth")
@@ -89,7 +89,7 @@ def restore_to_file(
     known = task.known_part(model, seen)
     shown = {"input": seen, "known": known}
     truths = {} if originals is None else {"truth": originals}
-    with writing(output):
+    with writing_drawn(output, samples):
         if output.lower().endswith(".npz"):
             write_npz(output, {"samples": samples, **shown, **truths}, compressed=True)
         else:

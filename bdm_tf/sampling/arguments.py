@@ -26,6 +26,19 @@ def checked_seed(process, shape: tuple, seed, first) -> tf.Tensor:
     return seed
 
 
+def draw_checks(seed, num_steps, first, num_images) -> list:
+    """What fails, when a SavedModel's graph runs, for int32 tensors that no images are drawn by."""
+    return [
+        tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
+        tf.debugging.assert_non_negative(seed, "seed must not be negative"),
+        tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
+        tf.debugging.assert_non_negative(first, "first must not be negative"),
+        tf.debugging.assert_less_equal(
+            first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
+        ),
+    ]
+
+
 def checked_start(sampler, process, start, shape: tuple) -> tuple[tf.Tensor, tf.Tensor]:
     """z_t and t to begin at, as tensors.
 
