@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 
 import gin
 import tensorflow as tf
@@ -119,6 +120,29 @@ class KarrasGrid(_OfNoise):
 
     def _log_ratio(self, height):
         return self._rho * tf.math.log(height)
+
+
+@gin.register
+class LogNormalGrid(_OfNoise):
+    """`ln(sigma_t / a_t)` is normal for places uniform in [0, 1]: EDM's training times.
+
+    Karras et al. (2022), Table 1, cut off at the process's own least and most noise.
+
+    Args:
+        log_mean: P_mean, from -20 to 20.
+        log_std: P_std, from 0.1 to 20.
+    """
+
+    def __init__(self, log_mean: float = -1.2, log_std: float = 1.2):
+        check_between("LogNormalGrid.log_mean", log_mean, -20, 20)
+        check_between("LogNormalGrid.log_std", log_std, 0.1, 20)
+        self._mean, self._std = log_mean, log_std
+
+    def _height(self, log_ratio):
+        return 0.5 * tf.math.erfc((self._mean - log_ratio) / (self._std * math.sqrt(2.0)))
+
+    def _log_ratio(self, height):
+        return self._mean + self._std * tf.math.ndtri(height)
 
 
 @gin.register

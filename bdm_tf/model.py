@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, networks, sampling  # noqa: F401, for gin
+from bdm_tf import config, data, diffusion, networks, noise_prior, sampling  # noqa: F401, for gin
 from bdm_tf.classes import Classes, check_guidable
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.spectrum import needed
-from bdm_tf.system.errors import UserError, check_flags
+from bdm_tf.system.errors import UserError, check_between, check_flags
 
 _LEAST_SIGNAL = 1e-12  # alpha / sigma; the paper's is 7e-6
 
@@ -189,6 +189,55 @@ class PredictPreconditioned(Parametrisation):
     def _scales(self, process, t, spectrum):
         alpha, sigma = process.alpha_sigma(t)
         return alpha, sigma, tf.sqrt(alpha**2 * spectrum.variance + sigma**2), spectrum.deviation
+
+
+@gin.register
+class PredictEDM(Parametrisation):
+    """`x_hat = c_skip z_t + c_out f`, and the network is shown `c_in z_t`.
+
+    Karras et al. (2022), Eq. 7 and Table 1, with one sigma_t for all frequencies:
+
+        c_skip = sigma_d^2 / s^2    c_out = sigma_t sigma_d / s    c_in = 1 / s
+        s^2 = sigma_t^2 + sigma_d^2
+
+    The squared error of f is that of x_hat with their weight, `s^2 / (sigma_t sigma_d)^2`. Where
+    frequencies have a sigma_t of their own, it is the schedule's, `process.log_noise_to_signal`.
+
+    Args:
+        sigma_data: sigma_d, the standard deviation of the images' pixels, above 0.
+    """
+
+    def __init__(self, sigma_data: float = 0.5):
+        check_between("PredictEDM.sigma_data", sigma_data, 0, 1e3, without_low=True)
+        self._sigma_data = sigma_data
+
+    def check(self, process):
+        if process.is_deterministic:
+            raise UserError("PredictEDM needs noise, but sigma_t is 0: choose PredictX")
+        if not process.keeps_scale:
+            raise UserError(
+                "PredictEDM is for processes with a_t = 1, such as BlurringProcess.noise = "
+                "@GeometricNoise() without variance_preserving: choose PredictPreconditioned"
+            )
+
+    def network_input(self, process, z_t, t, spectrum=None):
+        _, length = self._scales(process, t)
+        return z_t / length
+
+    def target(self, process, *, x, eps, z_t, t, spectrum=None):
+        sigma, length = self._scales(process, t)
+        c_skip, c_out = (self._sigma_data / length) ** 2, sigma * self._sigma_data / length
+        return (x - c_skip * z_t) / c_out
+
+    def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
+        sigma, length = self._scales(process, t)
+        c_skip, c_out = (self._sigma_data / length) ** 2, sigma * self._sigma_data / length
+        u_x = c_skip * u_t + c_out * u_f
+        return process.u_eps_from_u_x(u_t, u_x, t), u_x
+
+    def _scales(self, process, t):
+        sigma = tf.exp(process.log_noise_to_signal(t))[:, None, None, None]
+        return sigma, tf.sqrt(sigma**2 + self._sigma_data**2)
 
 
 @gin.register

@@ -43,6 +43,7 @@ VALUES = [
 ]
 SHAPE = "Model.image_shape = (8, 8, 1)"
 BLUR, IHDM = ["digits.gin"], ["digits.gin", "base/ihdm.gin"]
+EDM = ["digits.gin", "base/edm.gin"]
 LOG = ["LogBlur.num_steps = 3", "sample.num_steps = 3"]
 COLD = ["digits.gin", "base/cold_diffusion.gin"]
 FEW = ["CumulativeBlur.num_steps = 3", "sample.num_steps = 3"]
@@ -68,6 +69,9 @@ PARTS = {
     "GeometricNoise": (["digits.gin", "base/soft_diffusion.gin"], []),
     "BlurringProcess": (BLUR, []),
     "FittedGrid": (BLUR, []),
+    "EDMSampler": (EDM, []),
+    "LogNormalGrid": (EDM, []),
+    "PredictEDM": (EDM, []),
     "KarrasGrid": (BLUR, ["AngleSampler.grid = @KarrasGrid()"]),
     "PowerGrid": (BLUR, ["AngleSampler.grid = @PowerGrid()"]),
     "Model": (BLUR, []),

@@ -8,7 +8,13 @@ from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import PixelBasis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule
 from bdm_tf.diffusion.noise_schedules import GeometricNoise
-from bdm_tf.parametrisations import PredictEps, PredictPreconditioned, PredictStep, PredictV
+from bdm_tf.parametrisations import (
+    PredictEDM,
+    PredictEps,
+    PredictPreconditioned,
+    PredictStep,
+    PredictV,
+)
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError
 from tests import oracle
@@ -81,7 +87,8 @@ def flat(sigma_data):
     return Spectrum(np.zeros(SHAPE), np.full(SHAPE, sigma_data**2))
 
 
-def test_with_one_variance_and_no_blur_it_is_edms_preconditioning():
+@pytest.mark.parametrize("parametrisation", [PredictPreconditioned(True), PredictEDM(0.5)])
+def test_with_one_variance_and_no_blur_it_is_edms_preconditioning(parametrisation):
     # a_t = 1 and sigma_t from 0.002 to 80: Karras et al. (2022), Table 1.
     noise = GeometricNoise(0.002, 80.0)
     process = BlurringProcess(SHAPE, noise=noise, blur=BlurSchedule(0.0))
@@ -99,7 +106,6 @@ def test_with_one_variance_and_no_blur_it_is_edms_preconditioning():
         shown.append(seen.numpy())
         return small_network(seen, t)
 
-    parametrisation = PredictPreconditioned(scale_input=True)
     denoiser = Denoiser(
         network, process, parametrisation=parametrisation, spectrum=flat(sigma_data)
     )
@@ -186,6 +192,15 @@ def test_a_coefficient_that_never_varies_is_its_mean_whatever_the_network_says()
     np.testing.assert_array_equal(
         blurring().basis.to_frequency(target)[:, 2, 1].numpy().round(6), 0
     )
+
+
+def test_edms_preconditioning_needs_noise_and_images_that_keep_their_scale():
+    with pytest.raises(UserError, match="PredictEDM needs noise.* sigma_t is 0: choose PredictX"):
+        PredictEDM().check(cold())
+    with pytest.raises(UserError, match="a_t = 1.*GeometricNoise.*PredictPreconditioned"):
+        PredictEDM().check(blurring())
+    with pytest.raises(UserError, match=r"sigma_data=0.0 must be a number above 0"):
+        PredictEDM(0.0)
 
 
 def test_preconditioning_needs_noise_and_a_spectrum():

@@ -32,6 +32,7 @@ FLOORS = [
     "bdm_tf.grids",
     "bdm_tf.parametrisations",
     "bdm_tf.priors",
+    "bdm_tf.noise_prior",
     "bdm_tf.projections",
     "bdm_tf.denoiser",
     "bdm_tf.trust",

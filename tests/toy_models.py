@@ -8,7 +8,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
 from bdm_tf.diffusion.bases import MatrixBasis, PixelBasis
 from bdm_tf.diffusion.blur_schedules import CumulativeBlur, LogBlur
-from bdm_tf.diffusion.noise_schedules import ConstantNoise
+from bdm_tf.diffusion.noise_schedules import ConstantNoise, GeometricNoise
 from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictV, PredictX
 from tests import oracle
 
@@ -24,6 +24,12 @@ def blurring(sigma_blur_max=2.0, basis=None):
 
 def variance_preserving():
     return BlurringProcess((4, 4, 2), blur=BlurSchedule(2.0), variance_preserving=True)
+
+
+def exploding(sigma_max=80.0):
+    """EDM's process."""
+    noise = GeometricNoise(0.002, sigma_max)
+    return BlurringProcess((4, 4, 2), noise=noise, blur=BlurSchedule(0.0))
 
 
 def ihdm(num_steps=10, sigma=0.02):

@@ -9,7 +9,6 @@ import tensorflow as tf
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.noise import PRIOR, image_seeds, normal
-from bdm_tf.priors import StandardNormal
 from bdm_tf.projections import Projection
 from bdm_tf.restoration.known import Known, KnownPixels
 from bdm_tf.sampling.arguments import draw_checks
@@ -21,7 +20,7 @@ REPEATS = 5  # of each step, where something is known: docs/restore.md
 def why_not(denoiser: Denoiser, sampler: Sampler) -> str:
     """Why a model restores no images, in words; empty if it does."""
     prior = denoiser.prior
-    if not isinstance(prior, StandardNormal):
+    if prior.is_fitted:
         return f"its samples begin in {type(prior).__name__}, not in noise"
     if denoiser.process.is_deterministic:
         return "it has no noise"
@@ -57,7 +56,7 @@ def restoring_functions(
         seeds = image_seeds(seed, first, chunk_size)
         eps = process.basis.noise(normal(seeds, PRIOR, shape))
         diffused = process.diffuse(pixels, tf.fill([chunk_size], t), eps)
-        start = tf.where(t < 1.0, diffused, eps), t
+        start = tf.where(t < 1.0, diffused, denoiser.prior.draw(process, seeds, shape)), t
         given = {"seed": seed, "num_steps": num_steps, "first": first, "repeats": repeats}
         return to_uint8(sampler(denoiser, shape=chunk_shape, start=start, **given))
 

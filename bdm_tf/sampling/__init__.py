@@ -3,6 +3,7 @@
 from bdm_tf.grids import (
     FittedGrid,
     KarrasGrid,
+    LogNormalGrid,
     LogSNRGrid,
     PowerGrid,
     TimeGrid,
@@ -12,6 +13,7 @@ from bdm_tf.sampling.ancestral import AncestralSampler
 from bdm_tf.sampling.angle import AngleSampler
 from bdm_tf.sampling.ddim import DDIMSampler
 from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
+from bdm_tf.sampling.edm import EDMSampler
 from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
@@ -22,10 +24,12 @@ __all__ = [
     "AngleSampler",
     "DDIMSampler",
     "DPMSolver2MSampler",
+    "EDMSampler",
     "FittedGrid",
     "HeunSampler",
     "IHDMSampler",
     "KarrasGrid",
+    "LogNormalGrid",
     "LogSNRGrid",
     "MomentumSampler",
     "NaiveSampler",

@@ -13,15 +13,16 @@ from sklearn.datasets import load_digits
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.model import build_sample_settings, load_model
+from bdm_tf.noise_prior import NoisePrior
 from bdm_tf.priors import BlurredImages
 from bdm_tf.restoration.functions import why_not
 from bdm_tf.restoration.known import Known, KnownPixels
 from bdm_tf.restoration.observations import blurred
-from bdm_tf.sampling import AncestralSampler, MomentumSampler
+from bdm_tf.sampling import AncestralSampler, EDMSampler, MomentumSampler
 from bdm_tf.saved_models import INFO, load_saved_model
 from tests.conftest import command, run
 from tests.sampling.models import cold, ihdm
-from tests.toy_models import blurring
+from tests.toy_models import blurring, exploding
 
 LEFT = np.arange(8)[None, :] < 4  # the half that is unknown
 SEED = tf.constant([1, 5])
@@ -189,6 +190,7 @@ def test_models_that_do_not_go_from_noise_to_images_have_no_such_functions():
         return why_not(Denoiser(lambda z, t: z, process, prior=prior), sampler)
 
     assert reason(AncestralSampler(), blurring()) == ""
+    assert reason(EDMSampler(), exploding(), NoisePrior()) == ""
     assert "begin in BlurredImages, not in noise" in reason(
         AncestralSampler(), ihdm(), BlurredImages()
     )

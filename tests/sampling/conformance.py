@@ -3,7 +3,14 @@
 import numpy as np
 
 from bdm_tf.denoiser import Denoiser
-from bdm_tf.parametrisations import PredictPreconditioned, PredictResidual, PredictStep, PredictX
+from bdm_tf.noise_prior import NoisePrior
+from bdm_tf.parametrisations import (
+    PredictEDM,
+    PredictPreconditioned,
+    PredictResidual,
+    PredictStep,
+    PredictX,
+)
 from bdm_tf.priors import BlurredImages
 from bdm_tf.projections import (
     DynamicThreshold,
@@ -17,10 +24,12 @@ from bdm_tf.sampling import (
     AngleSampler,
     DDIMSampler,
     DPMSolver2MSampler,
+    EDMSampler,
     FittedGrid,
     HeunSampler,
     IHDMSampler,
     KarrasGrid,
+    LogNormalGrid,
     LogSNRGrid,
     MomentumSampler,
     NaiveSampler,
@@ -42,7 +51,7 @@ def _of(sampler, projection=None, parametrisation=None, process=None, prior=None
     process = process or toy_models.blurring()
     # Not PredictEps: a network that knows nothing would have its rounding magnified by 1 / alpha.
     parametrisation = parametrisation or PredictX()
-    if prior is not None:
+    if prior is not None and prior.is_fitted:
         fitted(prior, process, levels(12, SHAPE))
     denoiser = Denoiser(
         lambda z_t, t: 2.0 * toy_models.small_network(z_t, t),  # so that projections have work
@@ -75,6 +84,16 @@ CASES = {
     ),
     "Heun, a sigma for each frequency": lambda: _of(
         HeunSampler(), SpectralClip(), process=toy_models.variance_preserving()
+    ),
+    "EDM": lambda: _of(
+        EDMSampler(), PixelClip(), PredictEDM(), toy_models.exploding(5.0), NoisePrior()
+    ),
+    "EDM, churned": lambda: _of(
+        EDMSampler(3.0, s_noise=1.1, grid=LogNormalGrid()),
+        PixelClip(),
+        PredictEDM(),
+        toy_models.exploding(5.0),
+        NoisePrior(),
     ),
     "IHDM": lambda: _of(
         IHDMSampler(), PixelClip(), PredictStep(), toy_models.ihdm(STEPS), BlurredImages()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
@@ -13,6 +14,7 @@ from bdm_tf.sampling import (
     DDIMSampler,
     FittedGrid,
     KarrasGrid,
+    LogNormalGrid,
     LogSNRGrid,
     PowerGrid,
     UniformGrid,
@@ -20,7 +22,7 @@ from bdm_tf.sampling import (
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError
 from tests import oracle
-from tests.toy_models import blurring, cold, draw, ihdm
+from tests.toy_models import blurring, cold, draw, exploding, ihdm
 
 SHAPE, PLACES = (4, 4, 2), np.float32(np.arange(11) / 10)
 FLAT = Spectrum(np.zeros(SHAPE), np.ones(SHAPE))
@@ -69,9 +71,15 @@ def test_log_snr_and_karras_grids_are_even_in_what_they_say(noise):
         np.testing.assert_allclose(np.diff(heights), (heights[-1] - heights[0]) / 10, rtol=5e-3)
 
 
+def test_edms_training_times_are_log_normal_in_sigma():
+    sigma = 0.002 * 40_000.0 ** np.float64(times(LogNormalGrid(), exploding()))
+    expected = np.exp(1.2 * scipy.stats.norm.ppf(np.float64(PLACES[1:-1])) - 1.2)
+    np.testing.assert_allclose(sigma[1:-1], expected, rtol=2e-4)
+    np.testing.assert_allclose(sigma[[0, -1]], [0.002, 80.0], rtol=1e-6)
+
+
 def test_karras_grid_is_edms_for_edms_noise():
-    process = BlurringProcess(SHAPE, noise=GeometricNoise(0.002, 80.0), blur=BlurSchedule(0.0))
-    sigma = 0.002 * 40_000.0 ** np.float64(times(KarrasGrid(), process))[::-1]
+    sigma = 0.002 * 40_000.0 ** np.float64(times(KarrasGrid(), exploding()))[::-1]
     i = np.arange(11)
     edm = (80 ** (1 / 7) + i / 10 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7  # their Eq. 5
     np.testing.assert_allclose(sigma, edm, rtol=1e-3)
@@ -145,6 +153,7 @@ def test_what_never_varies_does_not_count():
         (lambda: PowerGrid(0.0), "power=0.0 must be a number at least 0.1, at most 10"),
         (lambda: PowerGrid(200), "power=200 must be a number at least 0.1, at most 10"),
         (lambda: KarrasGrid(float("inf")), "rho=inf must be a number at least 1, at most 100"),
+        (lambda: LogNormalGrid(log_std=0.0), "log_std=0.0 must be a number at least 0.1"),
         (lambda: FittedGrid(-0.5), "FittedGrid.power=-0.5 must be a number at least 0"),
         (lambda: FittedGrid(float("nan")), "FittedGrid.power=nan must be a number at least 0"),
         (lambda: times(FittedGrid(), spectrum=None), "FittedGrid needs the mean and variance"),
