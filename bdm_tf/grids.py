@@ -14,7 +14,7 @@ from bdm_tf.system.errors import UserError, check_between
 
 
 class TimeGrid(abc.ABC):
-    """Maps places in [0, 1] to times; 0 to 0 and 1 to 1, rising.
+    """Maps places in [0, 1] to times; 0 to 0 and 1 to 1, or where sampling begins, rising.
 
     A sampler of T steps looks at the times of k / T; training draws places at random.
 
@@ -50,18 +50,20 @@ class UniformGrid(TimeGrid):
 
 @gin.register
 class PowerGrid(TimeGrid):
-    """`t = place^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
+    """`t = last place^power`: with 2 the quadratic grid of Song et al. (2020) and of gDDIM.
 
     Args:
         power: from 0.1 to 10; above 1 it looks more often where there is little noise.
+        last: the latest time, where samples begin with a draw of the prior; from 0.1 to 1.
     """
 
-    def __init__(self, power: float = 2.0):
+    def __init__(self, power: float = 2.0, last: float = 1.0):
         check_between("PowerGrid.power", power, 0.1, 10)
-        self._power = power
+        check_between("PowerGrid.last", last, 0.1, 1)
+        self._power, self._last = power, last
 
     def times(self, process, places, spectrum):
-        return places**self._power
+        return self._last * places**self._power
 
 
 class _OfNoise(TimeGrid):

@@ -79,6 +79,15 @@ def test_an_ablation_overrides_the_experiment_it_follows(file, name, value):
     assert gin.query_parameter("UNet.channels") == 256
 
 
+def test_gddims_schedule_is_their_cosine():
+    config.parse(["digits.gin", "base/gddim.gin"], [])
+    noise, t = gin.get_configurable("CosineSchedule")(), np.linspace(0.0, 1.0, 11)
+    a, sigma = noise.a_sigma(tf.constant(t, tf.float32))
+    angle = (t + 0.004) / 1.008 * np.pi / 2
+    np.testing.assert_allclose(a, np.cos(angle), rtol=2e-6)
+    np.testing.assert_allclose(sigma, np.sin(angle), rtol=2e-6)
+
+
 @pytest.mark.parametrize("file", EVALUATIONS)
 def test_every_evaluation_names_its_protocol(file):
     config.parse([os.path.join(GIN, file)], [])

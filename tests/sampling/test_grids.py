@@ -61,6 +61,24 @@ def test_powers_are_powers_and_uniform_is_uniform():
     np.testing.assert_allclose(times(PowerGrid()), PLACES**2, rtol=1e-6)
 
 
+def test_a_power_grid_that_ends_early_is_gddims_and_samples_begin_there():
+    # Their times run evenly in the root of t from where sigma / a = 80, less what is below 1e-5.
+    last = np.arctan(80.0) * 2 / np.pi * 1.008 - 0.004
+    i = np.arange(11)
+    expected = (np.sqrt(last) + (0.0 - np.sqrt(last)) * i / 10) ** 2
+    np.testing.assert_allclose(times(PowerGrid(2.0, 0.99598))[::-1], expected, atol=5e-5)
+    asked = []
+
+    def network(z_t, t):
+        asked.append(float(t[0]))
+        return z_t
+
+    denoiser = Denoiser(network, blurring(), parametrisation=PredictX())
+    sampler = DDIMSampler(grid=PowerGrid(2.0, 0.99598))
+    sampler(denoiser, shape=(1, *SHAPE), seed=[0, 7], num_steps=10)
+    np.testing.assert_allclose(asked, expected[:-1], atol=5e-5)
+
+
 @pytest.mark.parametrize("noise", [CosineSchedule(), OwnCosine()], ids=["closed form", "bisection"])
 def test_log_snr_and_karras_grids_are_even_in_what_they_say(noise):
     process = BlurringProcess(SHAPE, noise=noise, blur=BlurSchedule(2.0))
@@ -151,6 +169,7 @@ def test_what_never_varies_does_not_count():
     "make, words",
     [
         (lambda: PowerGrid(0.0), "power=0.0 must be a number at least 0.1, at most 10"),
+        (lambda: PowerGrid(2.0, 1.5), "last=1.5 must be a number at least 0.1, at most 1"),
         (lambda: PowerGrid(200), "power=200 must be a number at least 0.1, at most 10"),
         (lambda: KarrasGrid(float("inf")), "rho=inf must be a number at least 1, at most 100"),
         (lambda: LogNormalGrid(log_std=0.0), "log_std=0.0 must be a number at least 0.1"),
