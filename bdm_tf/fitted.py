@@ -48,7 +48,7 @@ def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
 
 def needs_spectrum(model, *settings) -> bool:
     """Whether some part needs the training images' spectrum."""
-    parts: list = [model.parametrisation, model.times]
+    parts: list = [model.process, model.parametrisation, model.times]
     for chosen in settings:
         parts += [chosen.projection, chosen.sampler, chosen.sampler.grid]
     return any(part.needs_spectrum for part in parts)

@@ -155,6 +155,7 @@ class Model:
                 f"{self.spectrum_sha256[:16]}... (Model.spectrum_sha256): {way_out}"
             )
         self.spectrum = spectrum
+        self.process.use_spectrum(spectrum)
 
     def _denoiser(self, network, projection: Projection | None) -> Denoiser:
         return Denoiser(
@@ -261,6 +262,7 @@ def load_model(
     prepare_prior(model, workdir)
     load_spectrum(model, workdir)
     load_trust(model, workdir)
-    if model.parametrisation.needs_spectrum:
-        needed(model.spectrum, type(model.parametrisation).__name__)
+    for part in (model.process, model.parametrisation):
+        if part.needs_spectrum:
+            needed(model.spectrum, type(part).__name__)
     return model, checkpoint_step(checkpoint)

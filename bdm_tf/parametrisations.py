@@ -66,6 +66,8 @@ class PredictEps(Parametrisation):
     def check(self, process):
         if process.is_deterministic:
             raise UserError("PredictEps needs noise, but sigma_t is 0: choose PredictX")
+        if process.needs_spectrum:  # its noise is not known yet
+            return
         alpha, sigma = process.alpha_sigma([1.0])
         if tf.reduce_min(alpha / sigma) < _LEAST_SIGNAL:
             raise UserError(

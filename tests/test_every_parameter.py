@@ -44,6 +44,7 @@ VALUES = [
 SHAPE = "Model.image_shape = (8, 8, 1)"
 BLUR, IHDM = ["digits.gin"], ["digits.gin", "base/ihdm.gin"]
 EDM = ["digits.gin", "base/edm.gin"]
+RELAY = ["digits.gin", "base/relay_diffusion.gin"]
 LOG = ["LogBlur.num_steps = 3", "sample.num_steps = 3"]
 COLD = ["digits.gin", "base/cold_diffusion.gin"]
 FEW = ["CumulativeBlur.num_steps = 3", "sample.num_steps = 3"]
@@ -70,6 +71,12 @@ PARTS = {
     "BlurringProcess": (BLUR, []),
     "FittedGrid": (BLUR, []),
     "EDMSampler": (EDM, []),
+    "RelaySampler": (RELAY, []),
+    "PatchDCT": (RELAY, []),
+    "LogNormalNoise": (RELAY, []),
+    "BlockNoise": (RELAY, []),
+    "PowerLawNoise": (["digits.gin", "base/power_law_noise.gin"], []),
+    "EqualSNRNoise": (["digits.gin", "base/equal_snr.gin"], []),
     "LogNormalGrid": (EDM, []),
     "PredictEDM": (EDM, []),
     "KarrasGrid": (BLUR, ["AngleSampler.grid = @KarrasGrid()"]),

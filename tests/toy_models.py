@@ -9,6 +9,8 @@ from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
 from bdm_tf.diffusion.bases import MatrixBasis, PixelBasis
 from bdm_tf.diffusion.blur_schedules import CumulativeBlur, LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise, GeometricNoise
+from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
+from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
 from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictV, PredictX
 from tests import oracle
 
@@ -41,12 +43,31 @@ def cold():
     return BlurringProcess((4, 4, 2), noise=ConstantNoise(0.0), blur=CumulativeBlur())
 
 
+def relay(size=2):
+    """Relay Diffusion's process, in patches that 4x4 pixels have some of."""
+    noise, blur = BlockNoise(LogNormalNoise()), BlurSchedule(3.0)
+    return BlurringProcess((4, 4, 2), basis=PatchDCT(size), noise=noise, blur=blur)
+
+
+def power_law(exponent=-0.5):
+    noise = PowerLawNoise(exponent=exponent, offset=0.1)
+    return BlurringProcess((4, 4, 2), noise=noise, blur=BlurSchedule(0.0))
+
+
+def equal_snr(spectrum):
+    process = BlurringProcess((4, 4, 2), noise=EqualSNRNoise(), blur=BlurSchedule(0.0))
+    process.use_spectrum(spectrum)
+    return process
+
+
 PROCESSES = {
     "blur": blurring(),
     "no blur": blurring(0.0),
     "pixels": blurring(0.0, PixelBasis()),
     "not orthonormal": blurring(2.0, MatrixBasis(np.eye(4) + 0.3 * np.eye(4, k=1), np.eye(4))),
     "IHDM": ihdm(),
+    "patches, noise of blocks": relay(),
+    "noise by a power law": power_law(),
 }
 
 

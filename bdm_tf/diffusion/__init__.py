@@ -10,17 +10,24 @@ from bdm_tf.diffusion.noise_schedules import (
     NoiseSchedule,
 )
 from bdm_tf.diffusion.process import BlurringProcess
+from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
+from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
 
 __all__ = [
     "DCT",
     "Basis",
+    "BlockNoise",
     "BlurSchedule",
     "BlurringProcess",
     "ConstantNoise",
     "CosineSchedule",
     "CumulativeBlur",
     "DiffusionLayer",
+    "EqualSNRNoise",
     "GeometricNoise",
     "LogBlur",
+    "LogNormalNoise",
     "NoiseSchedule",
+    "PatchDCT",
+    "PowerLawNoise",
 ]

@@ -29,6 +29,11 @@ class NoiseSchedule(abc.ABC):
 
     is_zero = False  # whether sigma_t is 0 throughout
     keeps_scale = False  # whether a_t is 1 throughout
+    needs_spectrum = False  # whether sigma_t depends on the training images' spectrum
+
+    def for_images(self, basis, image_shape, spectrum=None) -> NoiseSchedule:
+        """This schedule for images `(H, W, C)`, and of their spectrum, once it is known."""
+        return self
 
     @abc.abstractmethod
     def a_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

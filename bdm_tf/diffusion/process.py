@@ -28,6 +28,7 @@ class BlurringProcess:
         num_steps: K, if the blur was defined at the times k / K alone, or None.
         is_deterministic: whether there is no noise at all.
         keeps_scale: whether what is not blurred keeps its scale, `a_t = 1`.
+        needs_spectrum: whether it needs the training images' spectrum, by `use_spectrum`.
 
     Args:
         image_shape: `(H, W, C)` of the images.
@@ -58,6 +59,8 @@ class BlurringProcess:
         check_kind("BlurringProcess.basis", self.basis, Basis)
         check_kind("BlurringProcess.noise", self._noise, NoiseSchedule)
         check_kind("BlurringProcess.blur", self._blur, Dissipation)
+        self._noise = self._noise.for_images(self.basis, self.image_shape)
+        self.needs_spectrum = self._noise.needs_spectrum
         check_flags("BlurringProcess", variance_preserving=variance_preserving)
         check_between("BlurringProcess.delta", delta, 0, 1)
         self._variance_preserving, self._delta = variance_preserving, delta
@@ -69,6 +72,10 @@ class BlurringProcess:
         height, width, _ = self.image_shape
         with tf.init_scope():
             self._frequencies_squared = self.basis.frequencies_squared(height, width)
+
+    def use_spectrum(self, spectrum) -> None:
+        """Takes the training images' spectrum, in this process's basis."""
+        self._noise = self._noise.for_images(self.basis, self.image_shape, spectrum)
 
     def alpha_sigma(self, t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns alpha_t and sigma_t for t `[B]` (Eq. 27).

@@ -13,7 +13,7 @@ from bdm_tf.sampling.ancestral import AncestralSampler
 from bdm_tf.sampling.angle import AngleSampler
 from bdm_tf.sampling.ddim import DDIMSampler
 from bdm_tf.sampling.dpm_solver import DPMSolver2MSampler
-from bdm_tf.sampling.edm import EDMSampler
+from bdm_tf.sampling.edm import EDMSampler, RelaySampler
 from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
@@ -34,6 +34,7 @@ __all__ = [
     "MomentumSampler",
     "NaiveSampler",
     "PowerGrid",
+    "RelaySampler",
     "Sampler",
     "TimeGrid",
     "UniformGrid",

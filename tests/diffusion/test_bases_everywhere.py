@@ -190,6 +190,7 @@ def test_gin_names_every_basis(tmp_path):
         "PixelBasis(0.5)": "PixelBasis.frequency_squared = 0.5",
         "HaarWavelet(1)": "HaarWavelet.levels = 1",
         "Hadamard": "",
+        "PatchDCT": "PatchDCT.size = 4",
         "MatrixBasis": f"MatrixBasis.path = '{tmp_path / 'basis.npz'}'",
     }
     assert {type(CASES[name].basis) for name in parameters} == {

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.diffusion.bases import HaarWavelet, Hadamard, MatrixBasis, PixelBasis
+from bdm_tf.diffusion.relay import PatchDCT
 from bdm_tf.system.errors import UserError
 from tests.diffusion.test_bases import COLUMNS, ROW_FREQUENCIES, ROWS
 
@@ -18,6 +19,10 @@ WRONG = {
     "too many levels": (
         lambda: HaarWavelet(3).frequencies_squared(8, 4),
         "levels=3 needs .* multiples of 8 pixels, not 4; levels=None",
+    ),
+    "a part of a patch": (
+        lambda: PatchDCT(4).frequencies_squared(8, 6),
+        "PatchDCT.size=4 needs sides that are multiples of it, not 8x6",
     ),
     "no power of two": (
         lambda: Hadamard().frequencies_squared(8, 6),

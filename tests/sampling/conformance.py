@@ -11,7 +11,7 @@ from bdm_tf.parametrisations import (
     PredictStep,
     PredictX,
 )
-from bdm_tf.priors import BlurredImages
+from bdm_tf.priors import BlurredImages, GaussianPrior
 from bdm_tf.projections import (
     DynamicThreshold,
     NoProjection,
@@ -34,6 +34,7 @@ from bdm_tf.sampling import (
     MomentumSampler,
     NaiveSampler,
     PowerGrid,
+    RelaySampler,
     UniformGrid,
 )
 from bdm_tf.spectrum import Spectrum
@@ -93,6 +94,16 @@ CASES = {
         PixelClip(),
         PredictEDM(),
         toy_models.exploding(5.0),
+        NoisePrior(),
+    ),
+    "relay": lambda: _of(
+        RelaySampler(), PixelClip(), PredictEDM(), toy_models.relay(), GaussianPrior()
+    ),
+    "ancestral, noise by the spectrum": lambda: _of(
+        AncestralSampler(grid=PowerGrid(last=0.996)),
+        SpectralClip(),
+        PredictX(),
+        toy_models.equal_snr(SPECTRUM),
         NoisePrior(),
     ),
     "IHDM": lambda: _of(

@@ -1,7 +1,8 @@
-"""EDM's sampler and prior against Karras et al. (2022) in float64, and Gaussian data."""
+"""EDM's sampler and prior and Relay Diffusion's sampler: published recursions, Gaussian data."""
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
@@ -9,10 +10,10 @@ from bdm_tf.likelihood import no_bound
 from bdm_tf.noise import PRIOR, image_seeds, normal
 from bdm_tf.noise_prior import NoisePrior
 from bdm_tf.parametrisations import PredictStep, PredictX
-from bdm_tf.sampling import EDMSampler
+from bdm_tf.sampling import EDMSampler, RelaySampler
 from bdm_tf.system.errors import UserError
 from tests import oracle
-from tests.toy_models import blurring, cold, exploding, ihdm
+from tests.toy_models import blurring, cold, exploding, ihdm, relay
 
 SHAPE, SEED = (4, 4, 2), [0, 3]
 VARIANCE = np.broadcast_to(0.5 / (1.0 + np.add.outer(np.arange(4), np.arange(4)))[..., None], SHAPE)
@@ -104,6 +105,64 @@ def test_with_churn_the_variance_of_the_data_is_reproduced():
     assert (np.abs(u.var(0) / VARIANCE - 1.0) < 0.03 + 5 * np.sqrt(2 / n)).all()
 
 
+# --- Relay Diffusion ------------------------------------------------------------------------------
+
+
+def test_without_blur_and_new_noise_relay_diffusions_sampler_is_edms():
+    relayed = drawn(RelaySampler(noise_share=0.0), 8, 3)
+    np.testing.assert_allclose(relayed, drawn(EDMSampler(), 8, 3), rtol=1e-3, atol=1e-4)
+
+
+def relay_alpha_sigma(t):
+    """alpha_t `[H, W, 1]` in patches of 2x2 pixels, sigma_t, and the noise of the coefficients."""
+    f = np.tile(np.pi * np.arange(2) / 2, 2)
+    squared = (f[:, None] ** 2 + f**2)[..., None]
+    sigma_blur = 3.0 * np.sin(t * np.pi / 2) ** 2
+    u = max(t, 0.93 * scipy.stats.norm.cdf((np.log(0.0075) + 1.2) / 1.2))
+    sigma = np.exp(1.2 * scipy.stats.norm.ppf(0.93 * u) - 1.2)
+    w = np.sqrt(1.0 + 0.15**2 * 4 * (squared == 0))
+    return 0.999 * np.exp(-squared * sigma_blur**2 / 2) + 0.001, sigma, sigma * w
+
+
+def test_relay_diffusions_sampler_is_its_recursion():
+    process, count, n, times = relay(), 3, 8, []
+
+    def estimate(u, t):
+        return 0.6 * u + 0.1 * t
+
+    def network(z_t, t):
+        times.append(float(t[0]))
+        return process.basis.to_pixel(estimate(process.basis.to_frequency(z_t), t[0]))
+
+    denoiser = Denoiser(network, process, parametrisation=PredictX(), prior=NoisePrior())
+    found = RelaySampler()(denoiser, shape=(count, *SHAPE), seed=SEED, num_steps=n)
+    nodes = times[::2]
+    assert len(times) == 2 * n - 1 and nodes[0] == 1.0 and nodes[-1] == 0.0
+    u = relay_alpha_sigma(1.0)[2] * noise_of(PRIOR, count)
+    for k, (t, s) in enumerate(zip(nodes, nodes[1:]), 1):
+        (a_t, sigma_t, _), (a_s, sigma_s, noise_s) = relay_alpha_sigma(t), relay_alpha_sigma(s)
+        gamma = np.sqrt(1 - 0.2**2) * sigma_s / sigma_t
+
+        def along(d, u=u, a_t=a_t, a_s=a_s, sigma_t=sigma_t, gamma=gamma):
+            return (a_s + gamma - gamma * a_t) * u + sigma_t * (gamma * a_t - a_s) * d
+
+        noise, d = 0.2 * noise_s * noise_of(k, count), (u - estimate(u, t)) / sigma_t
+        there = along(d) + noise
+        u = along((d + (there - estimate(there, s)) / sigma_s) / 2) + noise
+    exact = process.basis.to_pixel(np.float32(estimate(u, 0.0)))
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=2e-4)
+    sigma = [relay_alpha_sigma(t)[1] ** (1 / 7) for t in nodes]
+    np.testing.assert_allclose(np.diff(sigma), (sigma[-1] - sigma[0]) / (n - 1), rtol=1e-2)
+
+
+def test_relay_diffusions_sampler_refuses_what_changes_its_scale():
+    with pytest.raises(UserError, match="RelaySampler is for processes with a_t = 1.*HeunSampler"):
+        RelaySampler().check(Denoiser(lambda z, t: z, blurring()))
+    with pytest.raises(UserError, match="without blur: sample with RelaySampler or HeunSampler"):
+        EDMSampler().check(Denoiser(lambda z, t: z, relay()))
+    RelaySampler().check(Denoiser(lambda z, t: z, relay()), 2)
+
+
 def test_the_prior_is_the_noise_that_the_process_ends_in():
     process, prior = exploding(), NoisePrior()
     z = prior.draw(process, image_seeds(tf.constant(SEED), 0, 3), SHAPE)
@@ -117,7 +176,7 @@ def test_the_prior_is_the_noise_that_the_process_ends_in():
 @pytest.mark.parametrize(
     "process, parametrisation, words",
     [
-        (blurring(0.0), PredictX(), "a_t = 1 and without blur: sample with HeunSampler"),
+        (blurring(0.0), PredictX(), "EDMSampler is for processes with a_t = 1.* HeunSampler"),
         (cold(), PredictX(), "EDMSampler needs noise"),
         (ihdm(), PredictX(), "continuous time.* 10 steps"),
         (ihdm(), PredictStep(), "PredictStep: sample with IHDMSampler"),
