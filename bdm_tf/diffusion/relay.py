@@ -76,10 +76,11 @@ class LogNormalNoise(NoiseSchedule):
         self._mean, self._std, self._share = log_mean, log_std, share
         z = (math.log(sigma_min) - log_mean) / log_std
         below = 0.5 * math.erfc(-z / math.sqrt(2.0))
-        if not 1e-12 < below < share:
+        if not 1e-30 < below < share:
             raise UserError(
-                f"LogNormalNoise.{sigma_min=} is no noise of such a schedule: give one nearer to "
-                f"exp(log_mean) = {math.exp(log_mean):.3g}"
+                f"LogNormalNoise.{sigma_min=} is no noise of a schedule with {log_mean=}, "
+                f"{log_std=} and {share=}: give one nearer to exp(log_mean) = "
+                f"{math.exp(log_mean):.3g}"
             )
         self._t_min = share * below
 
