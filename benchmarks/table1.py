@@ -42,6 +42,13 @@ SECTION_3 = [
     ("IHDM* as Gaussian diffusion, eps", "ihdm_gaussian", (), "none"),
     ("IHDM* as Gaussian diffusion, x", "ihdm_gaussian_x", (), "none"),
 ]
+SINCE_2022 = [
+    ("EDM", "edm", (), "none"),
+    ("Blurring Diffusion by gDDIM", "gddim", (), "none"),
+    ("Relay Diffusion, alone", "relay_diffusion", (), "none"),
+    ("Noise by a power law", "power_law_noise", (), "none"),
+    ("EqualSNR", "equal_snr", (), "none"),
+]
 TABLE_3 = [
     (f"sigma_B,max = {sigma}", "blurring_diffusion", (f"blur_{sigma}",), paper)
     for sigma, paper in ((0, "3.60"), (1, "3.49"), (10, "3.26"), (20, "3.17"))
@@ -55,6 +62,7 @@ TABLES = {"1": TABLE_1, "3": TABLE_3, "4": TABLE_4}
 
 _TABLE = flags.DEFINE_enum("table", "1", list(TABLES), "Which of the paper's tables.")
 _SECTION_3 = flags.DEFINE_bool("section_3", False, "With IHDM as the paper's section 3 has it.")
+_SINCE_2022 = flags.DEFINE_bool("since_2022", False, "With models since the paper.")
 _GIN_FOLDER = define_path("gin_folder", f"{ROOT}/gin/digits", "Has a gin file for each model.")
 _EVAL_GIN_FILE = define_path("eval_gin_file", f"{ROOT}/gin/eval/digits.gin", "How to score.")
 _FOLDER = define_path("folder", "runs/table_1", "Where runs, table and figure go.")
@@ -152,6 +160,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --folder=DIR")
     rows = TABLES[_TABLE.value] + (SECTION_3 if _SECTION_3.value else [])
+    rows = rows + (SINCE_2022 if _SINCE_2022.value else [])
     known = {row[1] for row in rows}
     wrong = sorted(set(_ONLY.value or []) - known)
     if wrong:

@@ -55,6 +55,8 @@ def test_a_table_is_made_once_and_shown_again(tmp_path, digits_dir):
     "flag, words",
     [
         ("--only=ihdm,nix", "--only: nix is none of blurring_diffusion, cold_diffusion"),
+        ("--since_2022 --only=relay", "relay is none of blurring_diffusion, cold_diffusion, den"),
+        ("--only=relay_diffusion", "--only: relay_diffusion is none of blurring_diffusion"),
         ("--num_steps=0", "--num_steps=0 must be at least 1"),
         ("--columns=0", "--columns=0 must be at least 1"),
         ("--gin_folder=/nowhere", "--gin_folder=/nowhere does not exist"),
@@ -62,6 +64,6 @@ def test_a_table_is_made_once_and_shown_again(tmp_path, digits_dir):
     ],
 )
 def test_a_mistake_is_named_before_anything_is_trained(flag, words, tmp_path):
-    result = table1(flag, f"--folder={tmp_path}/table")
+    result = table1(*flag.split(), f"--folder={tmp_path}/table")
     assert result.returncode == 1 and words in result.stderr
     assert "Traceback" not in result.stderr and not os.path.exists(tmp_path / "table")
