@@ -1,4 +1,4 @@
-"""Every model of Table 1 by its command: trained, resumed, shipped, sampled alone, scored."""
+"""Models of Table 1, and one since, by their commands: trained, resumed, shipped, scored."""
 
 import os
 import sys
@@ -18,7 +18,10 @@ MODELS = {
     "ihdm_gaussian": ["LogBlur.num_steps = 3"],
     "cold_diffusion": ["CumulativeBlur.num_steps = 3"],
     "soft_diffusion": [],
+    "equal_snr": [],  # whose process knows the training images' spectrum
 }
+HAVE_BITS = ("soft_diffusion", "equal_snr")
+STEPS = {"ihdm": (3, 3), "cold_diffusion": (1, 3)}
 ALONE = """
 import sys
 class Refuse:
@@ -50,7 +53,7 @@ def trained(request, tmp_path_factory, digits_dir):
 
 
 def test_its_saved_model_draws_alone_and_any_part_of_a_seed(trained, tmp_path):
-    _, workdir = trained
+    name, workdir = trained
     output = str(tmp_path / "drawn.npz")
     path = os.path.join(workdir, "saved_model")
     succeeded([sys.executable, "-c", ALONE, path, output])
@@ -59,14 +62,15 @@ def test_its_saved_model_draws_alone_and_any_part_of_a_seed(trained, tmp_path):
     np.testing.assert_array_equal(drawn["whole"][3:7], drawn["part"])
     assert len(np.unique(drawn["whole"], axis=0)) > 7
     assert os.path.exists(os.path.join(workdir, "samples", "step_00000012.png"))
-    assert os.path.exists(os.path.join(workdir, "prior.npz"))
+    learnt = "spectrum.npz" if name == "equal_snr" else "prior.npz"
+    assert os.path.exists(os.path.join(workdir, learnt))
 
 
 def test_its_saved_model_says_what_another_number_of_steps_does(trained, tmp_path):
     name, workdir = trained
     path = os.path.join(workdir, "saved_model")
     info = load(os.path.join(path, "assets.extra", "model_info.json"))
-    fewest, most = {"ihdm": (3, 3), "cold_diffusion": (1, 3)}.get(name, (1, None))
+    fewest, most = STEPS.get(name, (1, None))
     assert info["allowed_num_steps"] == [fewest, most]
     output = f"--output={tmp_path / 'images.npz'}"
     num_steps = f"--num_steps={4 if most else 2}"
@@ -84,7 +88,7 @@ def test_it_is_scored(trained, evaluate, tmp_path):
     results = load(f"{tmp_path}/r.json")
     assert all(np.isfinite(value) for value in values(results).values())
     assert results["protocol"]["num_steps"] == 3
-    assert ("bits_per_dim" in results["skipped"]) == (name != "soft_diffusion")
+    assert ("bits_per_dim" in results["skipped"]) == (name not in HAVE_BITS)
 
 
 def test_a_number_of_steps_that_is_not_the_models_is_refused_before_sampling(trained, evaluate):
