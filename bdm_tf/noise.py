@@ -23,8 +23,33 @@ _MULTIPLE = 32
 
 def image_seeds(seed: tf.Tensor, first, count: int) -> tf.Tensor:
     """A seed for each of the images `first ... first + count - 1`: int32 `[count, 2]`."""
-    indices = tf.cast(first, tf.int32) + tf.range(count)
-    return tf.map_fn(lambda i: fold_in(seed, i), indices, fn_output_signature=tf.int32)
+    return seeds_of(seed, tf.cast(first, tf.int32) + tf.range(count))
+
+
+def seeds_of(seed: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """A seed for each of the images of these numbers, int32 `[count]`: int32 `[count, 2]`."""
+    return tf.map_fn(lambda i: fold_in(seed, i), numbers, fn_output_signature=tf.int32)
+
+
+def between(a: tf.Tensor, b: tf.Tensor, weight: tf.Tensor) -> tf.Tensor:
+    """Spherical interpolation of noise (Shoemake, 1985): a where weight is 0, b where it is 1.
+
+    `(sin((1 - w) omega) a + sin(w omega) b) / sin(omega)`, omega the angle between a and b.
+
+    Args:
+        a, b: coefficients of white noise, `[count, H, W, C]`, or in an orthonormal basis its
+            pixels, whose angles are the same.
+        weight: `[count]` in [0, 1].
+    """
+
+    def product(left, right):
+        return tf.reduce_sum(left * right, axis=[1, 2, 3], keepdims=True)
+
+    cosine = product(a, b) / tf.sqrt(product(a, a) * product(b, b))
+    omega, share = tf.acos(tf.clip_by_value(cosine, -1.0, 1.0)), weight[:, None, None, None]
+    parts = [tf.math.divide_no_nan(tf.sin(w * omega), tf.sin(omega)) for w in (1.0 - share, share)]
+    # The same noise twice has no angle.
+    return tf.where(cosine < 1.0, parts[0] * a + parts[1] * b, a)
 
 
 def normal(seeds: tf.Tensor, step, image_shape: Sequence[int]) -> tf.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.data.pipeline import to_unit_range
-from bdm_tf.noise import PRIOR, WITHIN, choices, normal
+from bdm_tf.noise import PRIOR, WITHIN, between, choices, normal
 from bdm_tf.system.errors import UserError, check_between, check_counts, check_seed
 
 _LARGEST_ARRAY = 2**27  # numbers: half a GiB of float32
@@ -88,6 +88,20 @@ class StandardNormal(Prior):
 
     def draw(self, process, seeds, image_shape):
         return process.basis.noise(normal(seeds, PRIOR, image_shape))
+
+    def draw_between(self, process, seeds, others, weight: tf.Tensor, image_shape) -> tf.Tensor:
+        """Starts `[B, *image_shape]` on the way from those of some seeds to those of others.
+
+        The coefficients of the noise are interpolated, see `bdm_tf.noise.between`.
+
+        Args:
+            process: the diffusion process.
+            seeds, others: of the images at both ends, int32 `[B, 2]`.
+            weight: `[B]` in [0, 1], how far on the way.
+            image_shape: `(H, W, C)`.
+        """
+        ends = [normal(end, PRIOR, image_shape) for end in (seeds, others)]
+        return process.basis.noise(between(*ends, weight))
 
     def divergence(self, process, u_x):
         alpha, sigma = process.alpha_sigma([1.0])

@@ -36,6 +36,7 @@ class AngleSampler(Sampler):
     """
 
     needs_spectrum = True
+    draws_noise = False
 
     def __init__(self, grid: TimeGrid | None = None, order: int = 2):
         super().__init__(grid or FittedGrid())

@@ -43,10 +43,11 @@ def checked_start(sampler, process, start, shape: tuple) -> tuple[tf.Tensor, tf.
     """z_t and t to begin at, as tensors.
 
     Raises:
-        UserError: they have other shapes, or the model begins at t = 1 alone.
+        UserError: they have other shapes, or the model begins at t = 1 alone and t is not that.
     """
     z_t, t = start
-    if sampler.allowed_steps(process)[1] is not None:
+    begins_at_1 = not tf.is_tensor(t) and t == 1
+    if not begins_at_1 and sampler.allowed_steps(process)[1] is not None:
         raise UserError(
             f"start: {type(sampler).__name__} and this model take {sampler.about_steps(process)}, "
             "and begin at t = 1 alone"

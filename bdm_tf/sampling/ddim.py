@@ -27,7 +27,7 @@ class DDIMSampler(Sampler):
     def __init__(self, eta: float = 0.0, grid: TimeGrid | None = None):
         super().__init__(grid)
         check_between("DDIMSampler.eta", eta, 0, 1)
-        self._eta = eta
+        self._eta, self.draws_noise = eta, bool(eta)
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         process = denoiser.process

@@ -24,6 +24,8 @@ class DPMSolver2MSampler(Sampler):
         grid: the times of the steps; None is `UniformGrid`.
     """
 
+    draws_noise = False
+
     def memory(self, shape):
         return tf.zeros([]), tf.zeros(shape)
 

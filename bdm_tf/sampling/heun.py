@@ -26,6 +26,8 @@ class HeunSampler(Sampler):
         grid: the times of the steps; None is `UniformGrid`.
     """
 
+    draws_noise = False
+
     def evaluations(self, num_steps):
         return 2 * num_steps - 1
 

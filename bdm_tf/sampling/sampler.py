@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.grids import TimeGrid, UniformGrid
-from bdm_tf.noise import AGAIN, image_seeds, normal
+from bdm_tf.noise import AGAIN, image_seeds, normal, seeds_of
 from bdm_tf.parametrisations import PredictStep
 from bdm_tf.sampling.arguments import check_repeats, checked_seed, checked_start
 from bdm_tf.system.errors import UserError, check_kind, is_whole
@@ -23,12 +23,15 @@ class Sampler(abc.ABC):
     Attributes:
         grid: the times of the steps.
         needs_spectrum: whether it needs the training images' `Spectrum`.
+        draws_noise: whether its steps use the noise that they are given. Where not, an image
+            depends on its start alone.
 
     Args:
         grid: the times of the steps; None is `UniformGrid`.
     """
 
     needs_spectrum = False
+    draws_noise = True
 
     def __init__(self, grid: TimeGrid | None = None):
         self.grid = UniformGrid() if grid is None else grid
@@ -78,6 +81,7 @@ class Sampler(abc.ABC):
         first: int | tf.Tensor = 0,
         start: tuple[tf.Tensor, float | tf.Tensor] | None = None,
         repeats: int | tf.Tensor = 1,
+        noise_of: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Draws images `first ... first + n - 1` of a seed.
 
@@ -93,6 +97,8 @@ class Sampler(abc.ABC):
             repeats: how often each step but the last is taken; in between, z_s is diffused to t
                 again by q(u_t | u_s), as in RePaint (Lugmayr et al., 2022). What a projection knows
                 of the image then reaches all of z_s before the next step.
+            noise_of: int32 `[n]`, the numbers of the images whose noise of the steps is taken; None
+                is each image's own.
 
         Returns:
             float32 `[n, H, W, C]`, in [-1, 1] as far as the network keeps to it.
@@ -102,12 +108,20 @@ class Sampler(abc.ABC):
                 tensor, an InvalidArgumentError when the graph runs), the images have another
                 shape or numbers that cannot be, or the start is none for this model.
         """
+        given = {"seed": seed, "num_steps": num_steps, "first": first, "start": start}
+        return self._run(denoiser, shape, repeats=repeats, noise_of=noise_of, **given)[0]
+
+    def _run(
+        self, denoiser: Denoiser, shape, *, seed, num_steps, first, start, repeats=1, noise_of=None
+    ) -> tuple[tf.Tensor, Memory]:
+        """What `__call__` returns, and the memory of the last step."""
         self.check(denoiser, None if tf.is_tensor(num_steps) else num_steps)
         shape = tuple(int(n) if is_whole(n) else n for n in shape)
         seed = checked_seed(denoiser.process, shape, seed, first)
         count, *image_shape = shape
         process = denoiser.process
         seeds = image_seeds(seed, first, count)
+        step_seeds = seeds if noise_of is None else seeds_of(seed, noise_of)
         num_steps = self._checked(process, num_steps)
         once = not tf.is_tensor(repeats) and repeats == 1
         if not once:
@@ -117,7 +131,7 @@ class Sampler(abc.ABC):
             k, number = (left - 2) // repeats + 2, total + 1 - left
             times = self._times(denoiser, tf.stack([k, k - 1]), num_steps)
             t, s = tf.unstack(tf.minimum(times, latest))
-            noise = normal(seeds, number, image_shape)
+            noise = normal(step_seeds, number, image_shape)
             given = {"t": t, "s": s, "noise": noise, "is_last": k == 1, "memory": memory}
             u_s, after = self._checked_step(denoiser, z_t, given)
             if once:
@@ -125,7 +139,7 @@ class Sampler(abc.ABC):
 
             def diffused():
                 alpha_ts, sigma2_ts = process.transition(s=[s], t=[t])
-                noise = normal(seeds, AGAIN - number, image_shape)
+                noise = normal(step_seeds, AGAIN - number, image_shape)
                 return alpha_ts * u_s + tf.sqrt(sigma2_ts) * noise, memory
 
             again = (k > 1) & ((left - 2) % repeats > 0)
@@ -142,10 +156,10 @@ class Sampler(abc.ABC):
         z = tf.ensure_shape(z, shape)
         # Of all steps, those that are left; the last is taken once.
         total, left = ((n - 1) * repeats + 1 for n in (num_steps, steps))
-        _, x, _ = tf.while_loop(
+        _, x, memory = tf.while_loop(
             lambda left, *_: left > 0, step, [left, z, self.memory(shape)], parallel_iterations=1
         )
-        return x
+        return x, memory
 
     def try_step(self, denoiser: Denoiser) -> None:
         """Builds the graph of a step, so that what is wrong with it shows before training."""

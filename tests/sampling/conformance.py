@@ -118,7 +118,7 @@ CASES = {
 }
 
 
-def draw(case, count=4, first=0, seed=(0, 7), num_steps=STEPS):
+def draw(case, count=4, first=0, seed=(0, 7), num_steps=STEPS, **more):
     sampler, denoiser = case
-    shape = (count, *SHAPE)
-    return sampler(denoiser, shape=shape, seed=list(seed), num_steps=num_steps, first=first)
+    given = {"shape": (count, *SHAPE), "seed": list(seed), "num_steps": num_steps, "first": first}
+    return sampler(denoiser, **given, **more)
