@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import tensorflow as tf
@@ -13,12 +14,13 @@ from bdm_tf.restoration.functions import restoring_functions, why_not
 from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.sampling.arguments import draw_checks
 from bdm_tf.system.keras_versions import raw_variables
+from bdm_tf.trajectories import trajectory_function
 
 _FAR = 2.0  # an image in [-1, 1] does not go so far, whatever resized it
 
 
 class ExportedModel(tf.Module):
-    """What is saved: `sample`, `predict`, `diffuse`, and what restores images, if the model can.
+    """What is saved: `sample`, `trajectory`, `predict`, `diffuse`, and, if it can, what restores.
 
     Args:
         model: the trained model; its averaged weights are exported.
@@ -32,6 +34,8 @@ class ExportedModel(tf.Module):
         # Only the variables are tracked: Keras 3 layers with several inputs cannot be saved.
         self.weights = raw_variables(model.ema_network.trainable_variables)
         self.prior = dict(model.prior.variables)
+        model = copy.copy(model)
+        model.ema_network = _Shared(model.ema_network)
         shape = model.image_shape
         chunk_shape = (chunk_size, *shape)
         # Not attributes: tf.Module would track the Keras layers inside.
@@ -123,6 +127,7 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
 
+        self.trajectory = trajectory_function(model, settings, chunk_size)
         if not why_not_restored(model, settings):
             restoring = restoring_functions(
                 model.denoiser,
@@ -150,6 +155,17 @@ class ExportedModel(tf.Module):
             "predict": named(self.predict, "prediction"),
             "diffuse": named(self.diffuse, "z_t"),
         }
+
+
+class _Shared:
+    """A network whose graph is written once for all functions that call it."""
+
+    def __init__(self, network):
+        self.num_classes = getattr(network, "num_classes", None)
+        self._call = tf.function(lambda *given, **label: network(*given, **label), autograph=False)
+
+    def __call__(self, z_t, t, **label):
+        return self._call(z_t, t, **label)
 
 
 def why_not_restored(model: Model, settings: SampleSettings) -> str:

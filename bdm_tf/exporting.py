@@ -17,8 +17,8 @@ from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.export_folders import check_free, partial_of
 from bdm_tf.exported_model import ExportedModel, why_not_restored
 from bdm_tf.fitted import check_measured
-from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import Model, build_sample_settings
+from bdm_tf.sample_files import sample_to_file
 from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
@@ -157,6 +157,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         **settings.about(model),
         "allowed_num_steps": settings.sampler.allowed_steps(model.process),
         "other_num_steps": settings.sampler.about_steps(model.process),
+        "draws_noise": settings.sampler.draws_noise and not model.process.is_deterministic,
         "grid": type(settings.sampler.grid).__name__,
         "evaluations": settings.sampler.evaluations(settings.num_steps),
         "chunk_size": int(chunk_size),

@@ -8,6 +8,7 @@ import gin
 import tensorflow as tf
 
 from bdm_tf.classes import MOST_GUIDANCE
+from bdm_tf.denoiser import Denoiser
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.system.errors import (
@@ -101,19 +102,32 @@ class SampleSettings:
         Returns:
             float32 `[count, H, W, C]`; see `Sampler`.
         """
-        denoiser = model.denoiser(self.projection)
-        if model.classes is not None:
-            drawn = model.classes.draw(seed, first, count)
-            label = drawn if label is None else tf.where(label < 0, drawn, label)
-            guidance = self.guidance if guidance is None else guidance
-            denoiser = denoiser.given(label, guidance, self.guidance_interval)
         return self.sampler(
-            denoiser,
+            self.denoiser(model, seed, first, count, label=label, guidance=guidance),
             shape=(count, *model.image_shape),
             seed=seed,
             num_steps=self.num_steps if num_steps is None else num_steps,
             first=first,
         )
+
+    def denoiser(
+        self,
+        model,
+        seed: tf.Tensor,
+        first: int | tf.Tensor,
+        count: int,
+        *,
+        label: tf.Tensor | None = None,
+        guidance: float | tf.Tensor | None = None,
+    ) -> Denoiser:
+        """A model's denoiser for images `first ... first + count - 1` of a seed; see `draw`."""
+        denoiser = model.denoiser(self.projection)
+        if model.classes is None:
+            return denoiser
+        drawn = model.classes.draw(seed, first, count)
+        label = drawn if label is None else tf.where(label < 0, drawn, label)
+        guidance = self.guidance if guidance is None else guidance
+        return denoiser.given(label, guidance, self.guidance_interval)
 
     def __str__(self) -> str:
         evaluations = self.sampler.evaluations(self.num_steps)

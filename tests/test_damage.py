@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import load_model, use_config
 from bdm_tf.process_figures import draw_to_file
+from bdm_tf.sample_files import sample_to_file
 from bdm_tf.saved_models import INFO, load_saved_model, model_info, use_saved_config
 from bdm_tf.system.errors import TryAgain, UserError
 from bdm_tf.weights import restore_average

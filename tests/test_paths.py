@@ -9,8 +9,8 @@ from bdm_tf import config
 from bdm_tf.diffusion.bases import MatrixBasis
 from bdm_tf.evaluation.features import InceptionFeatures, SavedModelFeatures
 from bdm_tf.exporting import export
-from bdm_tf.image_grids import sample_to_file
 from bdm_tf.model import load_model
+from bdm_tf.sample_files import sample_to_file
 from bdm_tf.system.checkpoint_files import weights_to_start_from
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.paths import check_literal

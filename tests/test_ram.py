@@ -17,7 +17,7 @@ from bdm_tf.evaluation.paths import Paths
 from bdm_tf.evaluation.once import evaluate_once
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.exporting import export, finish_run
-from bdm_tf.image_grids import sample_to_file
+from bdm_tf.sample_files import sample_to_file
 from bdm_tf.model import load_model
 from bdm_tf.process_figures import draw_to_file
 from bdm_tf.training.loop import train

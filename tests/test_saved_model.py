@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import image_grids
+from bdm_tf import sample_files
 from bdm_tf.evaluation.subjects import ShippedModel
 from bdm_tf.saved_models import INFO, load_saved_model, model_info, warn_of_few_steps
 
@@ -86,10 +86,10 @@ def test_samples_are_drawn_without_tensor_float_32(tmp_path, finished_run, monke
         model.sample = lambda **given: seen.append(enabled()) or draw(**given)
         return model
 
-    monkeypatch.setattr(image_grids, "load_saved_model", load_watched)
+    monkeypatch.setattr(sample_files, "load_saved_model", load_watched)
     output = str(tmp_path / "images.npz")
     saved_model = os.path.join(finished_run, "saved_model")
-    image_grids.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
+    sample_files.sample_to_file(saved_model, output, num_images=2, seed=0, first=0, num_steps=1)
     assert seen and not any(seen) and enabled()
 
 
@@ -104,9 +104,9 @@ def test_images_are_drawn_a_chunk_at_a_time(tmp_path, finished_run, monkeypatch)
         return draw(**given)
 
     model.sample = watched
-    monkeypatch.setattr(image_grids, "load_saved_model", lambda _: model)
+    monkeypatch.setattr(sample_files, "load_saved_model", lambda _: model)
     output = str(tmp_path / "images.npz")
-    image_grids.sample_to_file(saved_model, output, num_images=9, seed=7, first=2, num_steps=0)
+    sample_files.sample_to_file(saved_model, output, num_images=9, seed=7, first=2, num_steps=0)
     assert calls == [(2, 2), (4, 4), (8, 3)]
     np.testing.assert_array_equal(np.load(output)["images"], whole)
 

@@ -20,7 +20,7 @@ from bdm_tf.system.errors import UserError, first_line
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes
 _PARTIAL = re.compile(r"(^|/)\.([^/;]*?)(?:\.\d+)?\.partial[^/;]*; ")  # a name that nobody gave
-_PICTURES = (".png", ".pdf", ".svg")
+_PICTURES = (".png", ".gif", ".pdf", ".svg")
 MARK = "bdm_tf"  # in pictures and archives of this library, which alone it replaces
 
 
