@@ -128,13 +128,16 @@ class ExportedModel(tf.Module):
         )
 
         self.trajectory = trajectory_function(model, settings, chunk_size)
-        if not why_not_restored(model, settings):
+        if not why_not(model.denoiser(), settings.sampler):
             restoring = restoring_functions(
                 model.denoiser,
                 settings.sampler,
                 settings.projection,
                 num_steps=settings.num_steps,
                 chunk_size=chunk_size,
+                classes=classes,
+                guidance=settings.guidance,
+                guidance_interval=settings.guidance_interval,
             )
             for name, function in restoring.items():  # vary, restore, inpaint
                 setattr(self, name, function)
@@ -166,13 +169,6 @@ class _Shared:
 
     def __call__(self, z_t, t, **label):
         return self._call(z_t, t, **label)
-
-
-def why_not_restored(model: Model, settings: SampleSettings) -> str:
-    """Why a model restores no images, in words; empty if it does."""
-    if model.classes is not None and not model.classes.dropout:
-        return "it does not know images without a label (train.label_dropout was 0)"
-    return why_not(model.denoiser(), settings.sampler)
 
 
 def _time_checks(t: tf.Tensor, **arrays: tf.Tensor) -> list:

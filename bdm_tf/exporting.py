@@ -15,9 +15,10 @@ from bdm_tf import config
 from bdm_tf.classes import EACH
 from bdm_tf.comparison import ema_decay, sampling_parameters
 from bdm_tf.export_folders import check_free, partial_of
-from bdm_tf.exported_model import ExportedModel, why_not_restored
+from bdm_tf.exported_model import ExportedModel
 from bdm_tf.fitted import check_measured
 from bdm_tf.model import Model, build_sample_settings
+from bdm_tf.restoration.functions import why_not
 from bdm_tf.sample_files import sample_to_file
 from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
@@ -163,7 +164,8 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         "chunk_size": int(chunk_size),
         **_about_classes(model, settings),
         "basis": type(model.process.basis).__name__,
-        "cannot_restore": why_not_restored(model, settings),
+        "cannot_restore": why_not(model.denoiser(), settings.sampler),
+        "restores_by_label": model.classes is not None,
         "versions": {
             "bdm_tf": bdm_tf.__version__,
             "tensorflow": tf.__version__,

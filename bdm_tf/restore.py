@@ -33,6 +33,10 @@ _MASK = define_path("mask", None, "inpaint: an image that is white where pixels 
 _TRUTH = define_path("truth", None, "The originals, to compare with: like --input.")
 _DEGRADE = flags.DEFINE_bool("degrade", False, "The input is the original: degrade it first.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "How often each step is taken; not for vary.")
+_LABEL = flags.DEFINE_string("label", None, "The class of the images by name or number.")
+_GUIDANCE = flags.DEFINE_float(
+    "guidance", None, "How much more than 1 the label is obeyed; the model's own unless told."
+)
 _MOST = 2**31 - 1
 
 
@@ -113,6 +117,8 @@ def main(argv: list[str]) -> None:
         seed=_SEED.value,
         num_steps=_NUM_STEPS.value,
         repeats=_REPEATS.value,
+        label=_LABEL.value,
+        guidance=_GUIDANCE.value,
     )
 
 

@@ -85,7 +85,9 @@ def sample_to_file(
             "both ends; give fewer, or more --num_steps"
         )
     if num_images is None:
-        num_images = 8 * len(info.get("class_names", ())) if label == EACH else 64
+        same = relation.share == "start" and not info["draws_noise"]  # but for their class
+        of_class = 1 if same else 8
+        num_images = of_class * len(info.get("class_names", ())) if label == EACH else 64
         num_images = num_images if relation.towards is None else _ON_THE_WAY
     classes = chosen_classes(info, label, guidance, num_images)
     model = load_saved_model(saved_model)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from bdm_tf.classes import ANY_CLASS, Classes, label_checks
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.noise import PRIOR, image_seeds, normal
@@ -36,6 +37,9 @@ def restoring_functions(
     *,
     num_steps: int,
     chunk_size: int,
+    classes: Classes | None = None,
+    guidance: float = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> dict[str, Callable]:
     """The functions `vary`, `restore` and `inpaint`, which share one graph of the sampler.
 
@@ -45,14 +49,22 @@ def restoring_functions(
         projection: the model's own.
         num_steps: what 0 steps stand for.
         chunk_size: images drawn at a time, see `ExportedModel`.
+        classes: of images with labels. The functions then take `label`, int32 `[1]` or one an
+            image, -1 for none, and `guidance`.
+        guidance, guidance_interval: the model's own, see `SampleSettings`.
     """
     process = make_denoiser(projection).process
     shape = process.image_shape
     chunk_shape = (chunk_size, *shape)
 
-    def draw_chunk(first, pixels, unknown, values, variance, t, seed, num_steps, repeats):
+    def draw_chunk(
+        first, pixels, unknown, values, variance, label, t, seed, num_steps, repeats, guidance
+    ):
         known = Known(values, variance, after=projection)
         denoiser = make_denoiser(KnownPixels(pixels, unknown, after=known))
+        if classes:
+            label = tf.where(label < 0, len(classes), label)
+            denoiser = denoiser.given(label, guidance, guidance_interval)
         seeds = image_seeds(seed, first, chunk_size)
         eps = process.basis.noise(normal(seeds, PRIOR, shape))
         diffused = process.diffuse(pixels, tf.fill([chunk_size], t), eps)
@@ -69,35 +81,77 @@ def restoring_functions(
     steps, first, repeats = number("num_steps"), number("first"), number("repeats")
     shared = tf.function(
         draw_chunk,
-        input_signature=[first, chunk, unknown_pixels, chunk, chunk, t, seed, steps, repeats],
+        input_signature=[
+            first,
+            chunk,
+            unknown_pixels,
+            chunk,
+            chunk,
+            tf.TensorSpec([chunk_size], tf.int32),
+            t,
+            seed,
+            steps,
+            repeats,
+            tf.TensorSpec([]),
+        ],
         autograph=False,
     )
 
-    def draw(arrays, t, seed, steps, first, repeats):
-        with tf.control_dependencies(_checks(t, seed, steps, first, repeats, arrays[0])):
+    def draw(arrays, t, seed, steps, first, repeats, label, guidance):
+        count = tf.shape(arrays[0])[0]
+        checks = _checks(t, seed, steps, first, repeats, count)
+        if classes:
+            checks += label_checks(classes, label, guidance, count)
+            if not classes.dropout:
+                message = "label must be given: the model does not know images without"
+                checks.append(tf.debugging.assert_non_negative(label, message))
+        with tf.control_dependencies(checks):
             steps = tf.where(steps == 0, num_steps, steps)
+            labels = tf.gather(label, tf.minimum(tf.range(count), tf.size(label) - 1))
         return _in_chunks(
-            lambda start, *part: shared(start, *part, t, seed, steps, repeats),
-            arrays,
+            lambda start, *part: shared(start, *part, t, seed, steps, repeats, guidance),
+            (*arrays, labels),
             first=first,
             chunk_size=chunk_size,
         )
 
-    def vary(images, t, seed, num_steps=0, first=0):
+    no_label, own_guidance = tf.constant([ANY_CLASS]), tf.constant(guidance)
+
+    def vary(images, t, seed, num_steps=0, first=0, label=no_label, guidance=own_guidance):
         x = to_unit_range(images)
         arrays = x, _all_unknown(x), *_nothing_known(x)
-        return draw(arrays, t, seed, num_steps, first, tf.constant(1))
+        return draw(arrays, t, seed, num_steps, first, tf.constant(1), label, guidance)
 
-    def restore(values, variance, seed, num_steps=0, first=0, repeats=REPEATS):
+    def restore(
+        values,
+        variance,
+        seed,
+        num_steps=0,
+        first=0,
+        repeats=REPEATS,
+        label=no_label,
+        guidance=own_guidance,
+    ):
         check = tf.debugging.assert_non_negative(variance, "variance must not be negative")
         with tf.control_dependencies([check]):
             arrays = tf.zeros_like(values), _all_unknown(values), values, variance
-        return draw(arrays, tf.constant(1.0), seed, num_steps, first, repeats)
+        at_1 = tf.constant(1.0)
+        return draw(arrays, at_1, seed, num_steps, first, repeats, label, guidance)
 
-    def inpaint(images, unknown, seed, num_steps=0, first=0, repeats=REPEATS):
+    def inpaint(
+        images,
+        unknown,
+        seed,
+        num_steps=0,
+        first=0,
+        repeats=REPEATS,
+        label=no_label,
+        guidance=own_guidance,
+    ):
         x = to_unit_range(images)
         arrays = x, unknown[..., None], *_nothing_known(x)
-        return draw(arrays, tf.constant(1.0), seed, num_steps, first, repeats)
+        at_1 = tf.constant(1.0)
+        return draw(arrays, at_1, seed, num_steps, first, repeats, label, guidance)
 
     def batch(name, dtype):
         dimensions = shape[:2] if dtype == tf.bool else shape
@@ -105,10 +159,12 @@ def restoring_functions(
 
     images, unknown = batch("images", tf.uint8), batch("unknown", tf.bool)
     known = [batch(name, tf.float32) for name in ("values", "variance")]
+    labels = [tf.TensorSpec([None], tf.int32, name="label"), tf.TensorSpec([], name="guidance")]
+    guided = labels if classes else []
     signatures = {
-        vary: [images, t, seed, steps, first],
-        restore: [*known, seed, steps, first, repeats],
-        inpaint: [images, unknown, seed, steps, first, repeats],
+        vary: [images, t, seed, steps, first, *guided],
+        restore: [*known, seed, steps, first, repeats, *guided],
+        inpaint: [images, unknown, seed, steps, first, repeats, *guided],
     }
     return {
         function.__name__: tf.function(function, input_signature=signature, autograph=False)
@@ -124,9 +180,9 @@ def _nothing_known(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.zeros_like(x), tf.fill(tf.shape(x), float("inf"))
 
 
-def _checks(t, seed, num_steps, first, repeats, images) -> list:
+def _checks(t, seed, num_steps, first, repeats, num_images) -> list:
     return [
-        *draw_checks(seed, num_steps, first, tf.shape(images)[0]),
+        *draw_checks(seed, num_steps, first, num_images),
         tf.debugging.assert_equal((t > 0) & (t <= 1), True, "t must lie in (0, 1]"),
         tf.debugging.assert_positive(repeats, "repeats must be at least 1"),
     ]
@@ -139,10 +195,13 @@ def _in_chunks(draw, arrays: Sequence[tf.Tensor], *, first, chunk_size: int) -> 
     """
     count, before = tf.shape(arrays[0])[0], first % chunk_size
     chunks = (before + count - 1) // chunk_size + 1
-    padding = [[before, chunks * chunk_size - before - count], [0, 0], [0, 0], [0, 0]]
-    parts = [
-        tf.reshape(tf.pad(array, padding), [-1, chunk_size, *array.shape[1:]]) for array in arrays
-    ]
+    padding = [[before, chunks * chunk_size - before - count]]
+
+    def padded(array):
+        others = [[0, 0]] * (len(array.shape) - 1)
+        return tf.reshape(tf.pad(array, padding + others), [-1, chunk_size, *array.shape[1:]])
+
+    parts = [padded(array) for array in arrays]
     starts = first - before + chunk_size * tf.range(chunks)
     shape = arrays[0].shape[1:]
     drawn = tf.map_fn(

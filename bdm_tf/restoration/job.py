@@ -9,11 +9,18 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from bdm_tf.classes import asked_for
 from bdm_tf.image_grids import without_tensor_float_32, write_grid, writing_drawn
 from bdm_tf.restoration.functions import REPEATS
 from bdm_tf.restoration.images import read_images
 from bdm_tf.restoration.tasks import Task
-from bdm_tf.saved_models import check_steps, load_saved_model, model_info, warn_of_few_steps
+from bdm_tf.saved_models import (
+    check_steps,
+    classes_of,
+    load_saved_model,
+    model_info,
+    warn_of_few_steps,
+)
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_replaces, check_writable, write_npz
 from bdm_tf.system.interrupts import interruptible
@@ -33,6 +40,8 @@ def restore_to_file(
     seed: int = 0,
     num_steps: int = 0,
     repeats: int = REPEATS,
+    label: str | None = None,
+    guidance: float | None = None,
 ) -> None:
     """Draws images from what is seen of a user's; prints how near the truth they are, if it is
     known.
@@ -50,6 +59,8 @@ def restore_to_file(
         seed: of the samples' noise, and of what degrading adds.
         num_steps: sampling steps; 0 is the model's own number.
         repeats: how often each step is taken, see `Sampler`; a variation takes each once.
+        label: the class of all images by name or number; None tells the model of none.
+        guidance: how much the label is obeyed; None is the model's own.
 
     Raises:
         UserError: the model restores no images, or something that was given is none or cannot be
@@ -61,6 +72,7 @@ def restore_to_file(
     _check_restores(saved_model, info)
     check_steps(info, num_steps, "--num_steps")
     warn_of_few_steps(info, num_steps)
+    labels = _labels(saved_model, info, label, guidance)
     task, shape = make_task(info), info["image_shape"]
     originals: np.ndarray | None = None
     if degrade:
@@ -76,7 +88,7 @@ def restore_to_file(
             "needs its own"
         )
     model = load_saved_model(saved_model)
-    arguments: dict = {"num_steps": tf.constant(num_steps)}
+    arguments: dict = {"num_steps": tf.constant(num_steps), **labels}
     if task.repeats:
         arguments["repeats"] = tf.constant(repeats)
     samples = _draw(
@@ -110,6 +122,38 @@ def _check_restores(saved_model: str, info: dict) -> None:
         )
     if reason:
         raise UserError(f"--saved_model={saved_model} cannot restore images: {reason}")
+
+
+def _labels(
+    saved_model: str, info: dict, label: str | None, guidance: float | None
+) -> dict[str, tf.Tensor]:
+    """What a SavedModel's functions are given of a label.
+
+    Raises:
+        UserError: it takes none, not this one, or not without.
+    """
+    classes = classes_of(info)
+    number, guidance = asked_for(classes, "--", label, guidance)
+    if classes is None:
+        return {}
+    if number is None and guidance is not None:
+        raise UserError(f"--guidance={guidance} is of a label: give --label=CLASS, too")
+    if not info.get("restores_by_label"):
+        if number is None:
+            return {}
+        raise UserError(
+            f"--saved_model={saved_model} was made before images could be restored by label: "
+            "export it again"
+        )
+    if number is None and not classes.dropout:
+        raise UserError(
+            "the model does not know images without a label (train.label_dropout was 0): give "
+            "--label=CLASS"
+        )
+    if number is None:
+        return {"guidance": tf.constant(1.0)}
+    given = {"label": tf.constant([number])}
+    return given if guidance is None else given | {"guidance": tf.constant(guidance)}
 
 
 def table(truth: np.ndarray, samples: np.ndarray, others: dict[str, np.ndarray]) -> str:
