@@ -240,3 +240,30 @@ def test_mistakes_are_answered_in_words(name, saved_model, files):
     assert result.returncode == 1 and words in result.stderr, result.stderr
     assert "Traceback" not in result.stderr
     assert sorted(os.listdir(files)) == before
+
+
+def test_a_label_is_obeyed(labelled_run, saved_model, files):
+    of_classes = os.path.join(labelled_run, "saved_model")
+    given = dict(GOOD, output="out.npz")
+
+    def samples(**more):
+        result = restore(of_classes, files, **given, **more)
+        assert result.returncode == 0, result.stderr
+        return np.load(files / "out.npz")["samples"]
+
+    free, three, guided = samples(), samples(label=3), samples(label="3", guidance=2)
+    assert (free != three).any() and (three != guided).any()
+    model = load_saved_model(of_classes)
+    image = np.zeros((2, 8, 8, 1), np.uint8)
+    np.testing.assert_array_equal(
+        model.vary(image, 1.0, seed=SEED, label=[3, 5]), model.sample(SEED, 2, label=[3, 5])
+    )
+    wrong = [
+        (of_classes, dict(label="ten"), "'ten' is no class of this model"),
+        (of_classes, dict(guidance=2), "--guidance=2.0 is of a label: give --label=CLASS"),
+        (of_classes, dict(label=3, guidance=-1), "--guidance=-1.0 must be a number at least 0"),
+        (saved_model, dict(label=3), "trained without labels"),
+    ]
+    for model, more, words in wrong:
+        result = restore(model, files, **given, **more)
+        assert result.returncode == 1 and words in result.stderr, result.stderr
