@@ -100,8 +100,8 @@ class StandardNormal(Prior):
             weight: `[B]` in [0, 1], how far on the way.
             image_shape: `(H, W, C)`.
         """
-        ends = [normal(end, PRIOR, image_shape) for end in (seeds, others)]
-        return process.basis.noise(between(*ends, weight))
+        a, b = (normal(end, PRIOR, image_shape) for end in (seeds, others))
+        return process.basis.noise(between(a, b, weight))
 
     def divergence(self, process, u_x):
         alpha, sigma = process.alpha_sigma([1.0])

@@ -73,6 +73,7 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
         ]
         with tf.control_dependencies(checks):
             steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
+            num_frames = tf.identity(num_frames)
         start_of, noise_of = (
             tf.where(n < 0, first + tf.range(chunk_size), n) for n in (start_of, noise_of)
         )

@@ -1,5 +1,6 @@
 """`launch/sample.py`: the way to images, the way between two, and what they share."""
 
+import functools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from bdm_tf import sample_files
 from bdm_tf.relations import Relation
 from bdm_tf.sample_files import sample_to_file
 from bdm_tf.saved_models import INFO, load_saved_model
@@ -16,8 +18,14 @@ from bdm_tf.system.errors import UserError
 from tests.conftest import command, run
 from tests.test_places import refused
 
+LOADED = functools.cache(load_saved_model)
 DRAWN = dict(num_images=None, seed=7, first=0, num_steps=0)
 RANDOM = {"draws_noise": True, "sampler": "AncestralSampler", "prior": "StandardNormal"}
+
+
+@pytest.fixture(autouse=True)
+def loaded_once(monkeypatch):
+    monkeypatch.setattr(sample_files, "load_saved_model", LOADED)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +130,7 @@ def test_what_is_shared_does_not_depend_on_the_chunk():
         (["--trajectory=~/.."], "must end in .png or .gif"),
     ],
 )
-def test_mistakes_are_answered_in_words(flags, words, saved_model, tmp_path, monkeypatch):
+def test_mistakes_are_answered_in_words(flags, words, saved_model, tmp_path):
     paths = [f.replace("=way", f"={tmp_path}/way").replace("=./", f"={tmp_path}/./") for f in flags]
     output = f"--output={tmp_path}/out.png"
     said = refused(command("sample.py", f"--saved_model={saved_model}", output, *paths))
@@ -152,6 +160,6 @@ def test_a_folder_and_a_model_of_before_are_refused(saved_model, tmp_path):
     ],
 )
 def test_numbers_that_cannot_be_are_refused_by_the_saved_model(wrong, words, saved_model):
-    model = load_saved_model(saved_model)
+    model = LOADED(saved_model)
     with pytest.raises(tf.errors.InvalidArgumentError, match=words):
         model.trajectory(**{"seed": [0, 7], "num_images": 3, **wrong})

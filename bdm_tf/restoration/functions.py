@@ -39,7 +39,7 @@ def restoring_functions(
     chunk_size: int,
     classes: Classes | None = None,
     guidance: float = 1.0,
-    guidance_interval: tuple[float, float] | None = None,
+    guidance_interval: Sequence[float] | None = None,
 ) -> dict[str, Callable]:
     """The functions `vary`, `restore` and `inpaint`, which share one graph of the sampler.
 
