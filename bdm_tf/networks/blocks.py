@@ -76,6 +76,8 @@ def dense(units: int, in_units: int, *, name: str, dtype, zeros: bool = False, b
 class ResBlock(keras.layers.Layer):
     """GroupNorm, swish, [resample], conv, GroupNorm modulated by the time, swish, dropout, conv.
 
+    What it takes of the time is `swish(embedding)`, which all blocks share.
+
     Args:
         in_channels, channels: what comes in and goes out.
         embedding_size: width of the time embedding.
@@ -101,16 +103,17 @@ class ResBlock(keras.layers.Layer):
             )
         self.built = True
 
-    def call(self, x, embedding, dropout_seed=None):
-        h = self.resample(tf.nn.silu(self.norm1(x)))
+    def call(self, x, embedding, dropout_seed=None, fused=False):
+        h = self.resample(self.norm1(x, swish=True, fused=fused))
         x = self.resample(x)
-        scale, shift = tf.split(self.modulation(tf.nn.silu(embedding)), 2, axis=1)
-        h = tf.nn.silu(self.norm2(self.conv1(h), scale, shift))
-        if dropout_seed is not None:
-            # The device's own generator: on a TPU, Philox would take half of the step's cycles.
-            h = tf.nn.experimental.stateless_dropout(
-                h, self.dropout, seed=dropout_seed, rng_alg="auto_select"
-            )
+        h = self.norm2(
+            self.conv1(h),
+            self.modulation(embedding),
+            swish=True,
+            dropout=self.dropout,
+            seed=dropout_seed,
+            fused=fused,
+        )
         h = self.conv2(h)
         return h + (x if self.shortcut is None else self.shortcut(x))
 
@@ -129,9 +132,9 @@ class SelfAttention(keras.layers.Layer):
         self.out = dense(channels, channels, name=f"{name}_out", dtype=dtype, zeros=True)
         self.built = True
 
-    def call(self, x):
+    def call(self, x, fused=False):
         _, height, width, channels = x.shape
-        h = tf.reshape(self.norm(x), [-1, height * width, channels])
+        h = tf.reshape(self.norm(x, fused=fused), [-1, height * width, channels])
         qkv = tf.reshape(self.qkv(h), [-1, height * width, 3, self.heads, self.head_dim])
         q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))  # [B, heads, HW, head_dim]
         logits = tf.matmul(q * self.head_dim**-0.5, k, transpose_b=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import keras
 import tensorflow as tf
 
-EPSILON = 1e-6
+from bdm_tf.networks.dropout import dropout as drop
+from bdm_tf.networks.fused_norm import EPSILON, Kind, fused_norm
 
 
 def group_count(channels: int) -> int:
@@ -14,7 +15,7 @@ def group_count(channels: int) -> int:
 
 
 class GroupNorm(keras.layers.Layer):
-    """Group normalisation (Wu & He 2018), with an optional scale and shift of each image folded in.
+    """Group normalisation (Wu & He 2018), and what follows it in a block.
 
     Everything is float32 whatever comes in; `[B, H, W, C]` in and out, same dtype.
     """
@@ -26,17 +27,31 @@ class GroupNorm(keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(channels,), initializer="zeros")
         self.built = True
 
-    def call(self, x, scale=None, shift=None):
-        """Returns `(gamma x_norm + beta) (1 + scale) + shift`; the latter two `[B, C]`, or None."""
+    def call(self, x, modulation=None, *, swish=False, dropout=0.0, seed=None, fused=False):
+        """Returns `(gamma x_norm + beta) (1 + scale) + shift`, and more if asked.
+
+        Args:
+            x: images.
+            modulation: `[B, 2 C]`, each image's scale and shift; None for none.
+            swish: whether `y sigmoid(y)` is taken of the result.
+            dropout: the rate of dropout after that.
+            seed: of dropout, int32 `[2]`; None is no dropout.
+            fused: whether `fused_norm` does it, which wants a static shape.
+        """
         gamma, beta = tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
-        if scale is None:
+        if fused:
+            kind = Kind(self.groups, swish, dropout)
+            return fused_norm(x, gamma, beta, modulation, kind=kind, dropout_seed=seed)
+        if modulation is None:
             ones = tf.ones([tf.shape(x)[0], 1])
             factor, offset = gamma * ones, beta * ones
         else:
-            factor = gamma * (1.0 + tf.cast(scale, tf.float32))
-            offset = beta * (1.0 + tf.cast(scale, tf.float32)) + tf.cast(shift, tf.float32)
+            scale, shift = tf.split(tf.cast(modulation, tf.float32), 2, axis=1)
+            factor, offset = gamma * (1.0 + scale), beta * (1.0 + scale) + shift
         y = group_norm(tf.cast(x, tf.float32), factor, offset, groups=self.groups)
-        return tf.cast(y, x.dtype)
+        y = tf.cast(y, x.dtype)
+        y = tf.nn.silu(y) if swish else y
+        return y if seed is None else drop(y, dropout, seed)
 
 
 def group_norm(x: tf.Tensor, factor: tf.Tensor, offset: tf.Tensor, *, groups: int) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
+from bdm_tf.networks.fused_norm import suits
 from bdm_tf.networks.group_norm import GroupNorm
 from bdm_tf.system.errors import UserError, check_between, check_counts, check_flags
 
@@ -160,32 +162,35 @@ class UNet(keras.layers.Layer):
         Returns:
             `[B, H, W, C]` float32.
         """
+        fused = dropout_seed is not None and suits()
         embedding = embed_time(t, self.channels)
         embedding = self.time2(tf.nn.silu(self.time1(embedding)))
         if self.num_classes is not None:
             label = tf.fill([tf.shape(t)[0]], self.num_classes) if label is None else label
             count = self.num_classes + 1
             embedding += self.labels(math.sqrt(count) * tf.one_hot(label, count))
+        embedding = tf.nn.silu(embedding)
         seeds = _seeds(dropout_seed if self.dropout > 0 else None)
+        through = functools.partial(self._through, embedding=embedding, fused=fused)
         h = self.conv_in(z_t)
         skips, attention = [h], iter(self.down_attention)
         for block, has in zip(self.down_blocks, self._down_has):
-            h = self._through(h, embedding, next(seeds), block, next(attention) if has else None)
+            h = through(h, next(seeds), block, next(attention) if has else None)
             skips.append(h)
         first, middle_attention, last = self.middle
-        h = self._through(h, embedding, next(seeds), first, middle_attention)
-        h = self._through(h, embedding, next(seeds), last)
+        h = through(h, next(seeds), first, middle_attention)
+        h = through(h, next(seeds), last)
         attention = iter(self.up_attention)
         for block, has, takes in zip(self.up_blocks, self._up_has, self._up_takes):
             h = tf.concat([h, skips.pop()], axis=3) if takes else h
-            h = self._through(h, embedding, next(seeds), block, next(attention) if has else None)
+            h = through(h, next(seeds), block, next(attention) if has else None)
         h = tf.cast(h, tf.float32)
-        return self.conv_out(tf.nn.silu(self.norm_out(h)))
+        return self.conv_out(self.norm_out(h, swish=True, fused=fused))
 
-    def _through(self, h, embedding, seed, block, attention=None):
+    def _through(self, h, seed, block, attention=None, *, embedding, fused):
         def blocks(h, embedding):
-            h = block(h, embedding, seed)
-            return h if attention is None else attention(h)
+            h = block(h, embedding, seed, fused=fused)
+            return h if attention is None else attention(h, fused=fused)
 
         return recomputed(blocks, h, embedding) if self.remat else blocks(h, embedding)
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
+from bdm_tf.networks.fused_norm import for_accelerators
 from bdm_tf.system.errors import UserError
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
@@ -63,7 +64,8 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     Raises:
         UserError: an operation on a variable is not known here.
     """
-    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    with for_accelerators():
+        concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
     captured = concrete.captured_inputs
     handles = [c for c in captured if c.dtype == tf.resource]
     state = [_held(c) for c in handles]
@@ -250,6 +252,11 @@ def _assign_sub(op, cell, value):
     return []
 
 
+def _descend(op, cell, rate, difference):
+    cell.write(cell.value - rate * difference)
+    return []
+
+
 def _adam(op, var, m, v, beta1_power, beta2_power, lr, beta1, beta2, epsilon, grad):
     """TensorFlow's own lowering of `ResourceApplyAdam`, without Nesterov's momentum."""
     alpha = lr * tf.sqrt(1.0 - beta2_power) / (1.0 - beta1_power)
@@ -265,4 +272,5 @@ _ON_VARIABLES: dict[str, Callable] = {
     "AssignAddVariableOp": _assign_add,
     "AssignSubVariableOp": _assign_sub,
     "ResourceApplyAdam": _adam,
+    "ResourceApplyGradientDescent": _descend,
 }

@@ -51,21 +51,33 @@ class FusedAdam(keras.optimizers.Adam):
             name=name,
         )
 
+        self._scalars: tuple | None = None
+
     def update_step(self, gradient, variable, learning_rate=None):
         if learning_rate is None:  # Keras 2 does not hand it over
             learning_rate = self.learning_rate
         index = place_of(self, variable)
         moments = raw_variables([self._momentums[index], self._velocities[index]])
-        step = tf.cast(self.iterations + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=moments[0].handle,
             v=moments[1].handle,
-            beta1_power=tf.pow(self.beta_1, step),
-            beta2_power=tf.pow(self.beta_2, step),
-            lr=tf.cast(learning_rate, tf.float32),
-            beta1=self.beta_1,
-            beta2=self.beta_2,
-            epsilon=self.epsilon,
             grad=gradient,
+            **self._of_this_step(learning_rate),
         )
+
+    def _of_this_step(self, learning_rate) -> dict:
+        """What all variables share, computed once a graph and not hundreds of times."""
+        graph = tf.compat.v1.get_default_graph()
+        if self._scalars is None or self._scalars[0] is not graph or tf.executing_eagerly():
+            step = tf.cast(self.iterations + 1, tf.float32)
+            scalars = {
+                "beta1_power": tf.pow(self.beta_1, step),
+                "beta2_power": tf.pow(self.beta_2, step),
+                "lr": tf.cast(learning_rate, tf.float32),
+                "beta1": tf.constant(self.beta_1),
+                "beta2": tf.constant(self.beta_2),
+                "epsilon": tf.constant(self.epsilon),
+            }
+            self._scalars = (graph, scalars)
+        return self._scalars[1]

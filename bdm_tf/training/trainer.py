@@ -122,7 +122,8 @@ class Trainer:
             )
         norm = tf.linalg.global_norm(gradients)
         if self._clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm, use_norm=norm)
+            scale = self._clip_norm / tf.maximum(norm, self._clip_norm)
+            gradients = [gradient * scale for gradient in gradients]
         done = tf.cast(step, tf.float32)
         decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
         apply_reduced(self._state.optimizer, gradients, self._model.network.trainable_variables)
@@ -169,16 +170,18 @@ class Trainer:
         """Moves the averaged weights; runs once for all replicas."""
         state = self._state
         averages = own_averages(state.optimizer, state.weights)
+        rate = 1.0 - decay
 
-        def move(ema, weight, decay):
-            ema.assign_sub((1.0 - decay) * (ema - weight))
+        def move(ema, weight, rate):
+            # ema -= rate (ema - weight), in one operation after the difference
+            tf.raw_ops.ResourceApplyGradientDescent(var=ema.handle, alpha=rate, delta=ema - weight)
 
         def take(ema, average):
             ema.assign(average)
 
         for i, ema in enumerate(state.ema_weights):
             if averages is None:
-                strategy.extended.update(ema, move, args=(state.weights[i], decay), group=False)
+                strategy.extended.update(ema, move, args=(state.weights[i], rate), group=False)
             else:
                 strategy.extended.update(ema, take, args=(averages[i],), group=False)
 

@@ -52,4 +52,4 @@ def test_the_layer_applies_its_weights_then_the_images_scale_and_shift():
     plain = definition(x, tf.constant([gamma] * 2), tf.constant([beta] * 2), 32)
     modulated = plain * (1 + scale[:, None, None, :]) + shift[:, None, None, :]
     np.testing.assert_allclose(layer(x), plain, atol=2e-5)
-    np.testing.assert_allclose(layer(x, scale, shift), modulated, atol=1e-4)
+    np.testing.assert_allclose(layer(x, tf.concat([scale, shift], 1)), modulated, atol=1e-4)
