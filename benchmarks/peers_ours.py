@@ -1,0 +1,68 @@
+"""This library's side of `peers.py`, which starts it: the CIFAR-10 UNet, trained or sampled."""
+
+import json
+import os
+import resource
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import tensorflow as tf
+from steps_on_noise import steps_on_noise
+
+from bdm_tf import config
+from bdm_tf.model import build_model
+from bdm_tf.sampling import DDIMSampler
+from bdm_tf.training.loop import train  # noqa: F401, whose parameters gin files name
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SHAPE = (32, 32, 3)
+
+
+def build(case: dict):
+    dtype = "float32" if case["dtype"] == "float32" else "mixed_bfloat16"
+    given = {
+        "UNet.channels": case["width"],
+        "UNet.head_dim": 64,
+        "UNet.dtype": dtype,
+        "Model.image_shape": SHAPE,
+    }
+    parameters = [f"{name} = {value!r}" for name, value in given.items()]
+    config.parse([os.path.join(ROOT, "gin", "cifar10.gin")], parameters)
+    return build_model()
+
+
+def training(model, case: dict):
+    return steps_on_noise(model, case["batch"])
+
+
+def sampling(model, case: dict):
+    """Draws images by DDIM, with so many evaluations of the network."""
+    shape = (case["batch"], *SHAPE)
+
+    @tf.function(autograph=False)
+    def draw(seed, num_steps):
+        return DDIMSampler()(model.denoiser(), shape=shape, seed=seed, num_steps=num_steps)
+
+    return lambda count: draw(tf.constant([0, 0]), tf.constant(count)).numpy()
+
+
+def main() -> None:
+    case = json.loads(sys.argv[1])
+    if case["device"] == "cpu":
+        tf.config.set_visible_devices([], "GPU")
+    run = {"train": training, "sample": sampling}[case["task"]](build(case), case)
+    run(1)
+    print(json.dumps({"tensorflow": tf.__version__}), flush=True)
+    run(1)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        run(case["steps"])
+        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"peak_megabytes": peak}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
