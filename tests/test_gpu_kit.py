@@ -16,6 +16,7 @@ from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.fitted import load_spectrum
 from bdm_tf.model import build_model
+from bdm_tf.networks.fused_norm import for_accelerators
 from bdm_tf.stablehlo.steps import make_trainer, setting, use_defaults
 from benchmarks.gpu import packing, programs
 from tests.conftest import ROOT, TINY, run, run_afresh
@@ -127,7 +128,8 @@ def test_the_state_is_that_of_the_librarys_own_steps(folders):
         programs.training_batch(everything, tf.constant(i), 8, 3, flip=False) for i in range(20)
     ]
     pieces = {"image": to_unit_range(tf.stack(batches)), "row": tf.zeros([20], tf.int32)}
-    records = trainer.run(iter(tf.data.Dataset.from_tensor_slices(pieces)), 20)
+    with for_accelerators():  # on a CPU dropout draws by other operations
+        records = trainer.run(iter(tf.data.Dataset.from_tensor_slices(pieces)), 20)
     assert np.isfinite(records).all()
     found = state_of(folders / "once")
     for name, variable in programs.named_variables(model, state).items():

@@ -1,4 +1,7 @@
-"""Dropout whose random numbers cost half of what they usually do."""
+"""Dropout (Srivastava et al., 2014) whose random numbers cost half of what they usually do.
+
+Rates are rounded to a multiple of 2^-16.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,10 @@ import tensorflow as tf
 _DRAWS = 2**16  # values of half a uint32
 
 
-def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor) -> tf.Tensor:
-    """Zeros at random, the rest scaled up (Srivastava et al., 2014).
-
-    Args:
-        x: `[B, H, W, C]`, B static.
-        rate: the share of zeros, from 0 to 0.99; rounded to a multiple of 2^-16.
-        seed: int32 `[2]`.
-    """
-    return of_kept(x, kept(draw(x.shape, seed), x.shape[0], rate), rate)
-
-
 def draw(shape, seed: tf.Tensor) -> tf.Tensor:
-    """Random numbers for images of a static shape, uint32, one for two images.
-
-    They are of the device's own generator: on a TPU, Philox would take half of the step's cycles.
-    """
+    """Random numbers for images of a static shape, uint32, one for two images."""
     half = [(shape[0] + 1) // 2, *shape[1:]]
-    return tf.random.stateless_uniform(
-        half, seed, minval=None, maxval=None, dtype=tf.uint32, alg="auto_select"
-    )
+    return tf.random.stateless_uniform(half, seed, minval=None, maxval=None, dtype=tf.uint32)
 
 
 def kept(draws: tf.Tensor, count: int, rate: float) -> tf.Tensor:
