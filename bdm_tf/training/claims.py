@@ -15,6 +15,7 @@ _FOLDERS = ("samples", "logs", "checkpoints", "saved_model")
 _MEASURED = ("spectrum.npz", "prior.npz", "trust.npz")
 _FILES = ("metrics.jsonl", "history.json", "samples/final.png", *_MEASURED)
 _WRITTEN = ("metrics.jsonl", "samples", "logs", "checkpoints", *_MEASURED)
+_BEGINNING = b'{"step": '
 _NOTES = {"trainer.json": {"host", "pid", "mark"}, "history.json": {"images", "changes"}}
 
 
@@ -80,6 +81,33 @@ def check_kinds(workdir: str) -> None:
             raise UserError(
                 f"{path} is {kinds[is_folder]}, where the run writes {kinds[wanted]}: move it away"
             )
+
+
+def check_contents(workdir: str) -> None:
+    """Looks at the files that the run is about to cut or replace.
+
+    Raises:
+        UserError: one holds what no run has written.
+        OpError, OSError: one cannot be read.
+    """
+    path = os.path.join(workdir, "metrics.jsonl")
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            *whole, last = file.read().split(b"\n")
+        foreign = [line for line in whole if not (_is_cut(line) or math.isfinite(step_of(line)))]
+        if foreign or not (whole or _is_cut(last)):
+            raise UserError(f"{path} holds what is no metrics of a run: move it away")
+    path = os.path.join(workdir, "trainer.json")
+    if tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path, "rb") as file:
+            content = file.read().strip(b"\0")  # a machine that went down leaves zeros
+        if content and not _holds(path, _NOTES["trainer.json"]):
+            raise UserError(f"{path} does not say who trains here: move it away")
+
+
+def _is_cut(line: bytes) -> bool:
+    """Whether a line of metrics.jsonl may be the beginning of one."""
+    return line[: len(_BEGINNING)] == _BEGINNING[: len(line)] or b"\0" in line
 
 
 def is_empty_folder(path: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import gin
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from bdm_tf import config
 from bdm_tf.comparison import differences
@@ -19,7 +20,7 @@ from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import sha256, why_not_written, write_atomically
 from bdm_tf.system.paths import check_literal
-from bdm_tf.training.claims import check_free, check_kinds, is_empty_folder, step_of
+from bdm_tf.training.claims import check_contents, check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
 
 
@@ -35,8 +36,8 @@ class Workdir:
         checkpoints: the folder of checkpoints.
 
     Raises:
-        UserError: the folder cannot be written to, holds what is no run of this library under
-            the names that a run would use, or another process trains there.
+        UserError: the folder cannot be written to, holds what is no run's under the names that a
+            run would use, or another process trains there.
     """
 
     def __init__(self, path: str, writes: bool = True):
@@ -51,6 +52,7 @@ class Workdir:
         check_free(path, self.checkpoints)
         check_kinds(path)
         try:
+            check_contents(path)
             self._was_there = tf.io.gfile.exists(path)
             tf.io.gfile.makedirs(self._file("samples"))
             write_atomically(self._file(".writable"), "")
@@ -151,7 +153,14 @@ class Workdir:
         history.images = images or history.images
         history.note(step, changed)
         history.write(self.path)
+        is_lost = step and not tf.io.gfile.exists(self._file("config.gin"))
         self._write_config(text)
+        if is_lost:
+            logging.warning(
+                "%s was missing and was written anew from this command's settings, which nothing "
+                "could check",
+                self._file("config.gin"),
+            )
 
     def check(self, text: str, allow_changes: bool = False) -> dict[str, list[str]]:
         """Raises what `claim` raises of the configuration, and returns what changes with it."""
@@ -165,7 +174,7 @@ class Workdir:
             there = ""
         if not config.parameters(there):
             raise UserError(
-                f"{path} is damaged; remove it, and the same command goes on with the "
+                f"{path} is damaged; move it away, and the same command goes on with the "
                 "parameters that it is given"
             )
         changed = differences(there, text)

@@ -80,7 +80,7 @@ def test_other_images_are_refused_unless_asked_for(tmp_path):
     )
     for content in ('{"images"', '{"images": null, "changes": [1]}'):
         (tmp_path / "history.json").write_text(content)
-        with pytest.raises(UserError, match="history.json is damaged: remove it"):
+        with pytest.raises(UserError, match="history.json is damaged: move it away"):
             files.claim("a.b = 1\n", new)
     files.close()
 

@@ -25,6 +25,40 @@ def test_a_line_of_metrics_that_was_cut_is_forgotten(end, tmp_path):
     files.close()
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("metrics.jsonl", b"my notes"),
+        ("metrics.jsonl", b'{"step": 1}\nmy notes\n{"step": 2}\n'),
+        ("metrics.jsonl", b"[1]\n"),
+        ("trainer.json", b'{"host": "mine"}'),
+        ("trainer.json", b"\xff\xfe"),
+    ],
+)
+def test_a_file_of_something_else_is_not_written_over(name, content, tmp_path):
+    run = tmp_path / "run"
+    Workdir(str(run)).claim("a.b = 1\n")
+    there = sorted(os.listdir(run))
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(content)
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(mine)
+    with pytest.raises(UserError, match=f"{name} .*: move it away"):
+        Workdir(str(run))
+    assert mine.read_bytes() == content
+    assert sorted(os.listdir(run)) == sorted({*there, name})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"st', b'{"step": 1, "lo', b"\0" * 5])
+def test_metrics_whose_first_line_was_cut_are_forgotten(content, tmp_path):
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    files = Workdir(str(tmp_path))
+    files.forget_after(0)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+    files.close()
+
+
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path):
     for number, (start, end) in enumerate([(0, 6), (4, 7), (2, 3), (2, 5)]):
         files = Workdir(str(tmp_path))
@@ -48,7 +82,7 @@ def test_a_damaged_configuration_is_named_and_can_be_written_anew(content, tmp_p
     files = Workdir(str(tmp_path))
     files.claim("a.b = 1\n")
     (tmp_path / "config.gin").write_bytes(content)
-    with pytest.raises(UserError, match="config.gin is damaged; remove it"):
+    with pytest.raises(UserError, match="config.gin is damaged; move it away"):
         files.claim("a.b = 1\n")
     (tmp_path / "config.gin").unlink()
     files.claim("a.b = 1\n")
@@ -202,6 +236,15 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tmp_path)
     (tmp_path / "config.gin").write_text("a.b = 1\n")
     (tmp_path / "metrics.jsonl").write_text('{"step": 100}\n')
     Workdir(str(tmp_path)).close()
+
+
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_run_that_lost_its_configuration_says_so_once(step, tmp_path, caplog):
+    files = Workdir(str(tmp_path))
+    files.claim("a.b = 1\n", step=step)
+    files.claim("a.b = 1\n", step=step)
+    files.close()
+    assert caplog.text.count("config.gin was missing and was written anew") == (step > 0)
 
 
 def test_comments_in_config_gin_are_kept_while_it_says_the_same(tmp_path):
