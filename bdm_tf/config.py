@@ -1,4 +1,4 @@
-"""Gin text: read it, write it. Imports nothing of the library but its error."""
+"""Gin text: read it, write it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import gin
 from bdm_tf.gin_messages import about_a_lack, hint_at
 from bdm_tf.macros import check_macros, warn_of_no_owner
 from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.paths import expanded
 
 # gin/ is in this package where that was installed, beside it in a checkout.
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -50,11 +51,11 @@ def parse(files: Sequence[str], parameters: Sequence[str]) -> None:
 def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
     known = bound_parameters()
+    files = [expanded("--gin_file", file) for file in files]
     for file in files:
-        _check_encoding(os.path.expanduser(file))
+        _check_encoding(file)
     for path in (_HOME, os.path.join(_HOME, "gin")):
         gin.add_config_file_search_path(path)
-    files = [os.path.expanduser(file) for file in files]
     files = [os.path.abspath(file) if os.path.exists(file) else file for file in files]
     parameters = list(parameters)
     for file in files:

@@ -31,9 +31,7 @@ _ON_CORRUPT_IMAGE = flags.DEFINE_enum(
     "on_corrupt_image", "stop", ["stop", "skip"], "What to do about a file that is no image."
 )
 _CACHE_DIR = define_path(
-    "cache_dir",
-    default_cache_dir(),
-    "Where statistics of real images are kept.",
+    "cache_dir", None, "Where statistics of real images are kept; default ~/.cache/bdm_tf."
 )
 _TRAIN_STATISTICS = define_path(
     "train_statistics", None, "A .npz with mu and sigma of the training split's features."
@@ -140,7 +138,7 @@ def main(argv: list[str]) -> None:
     )
     statistics = {"train": _TRAIN_STATISTICS.value, "eval": _EVAL_STATISTICS.value}
     paths = Paths(
-        cache_dir=_CACHE_DIR.value,
+        cache_dir=_CACHE_DIR.value or default_cache_dir("--cache_dir"),
         data_dir=_DATA_DIR.value,
         on_corrupt_image=_ON_CORRUPT_IMAGE.value,
         features=_FEATURES.value,

@@ -24,7 +24,7 @@ from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
 from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
-from bdm_tf.system.paths import check_literal
+from bdm_tf.system.paths import check_literal, expanded
 
 FINAL_IMAGES = 100
 
@@ -48,7 +48,7 @@ def export(model: Model, step: int, export_dir: str, overwrite: bool = False) ->
     Raises:
         UserError: `export_dir` exists and is not to be overwritten, or cannot be written.
     """
-    export_dir = os.path.expanduser(os.fspath(export_dir))
+    export_dir = expanded("export_dir", export_dir)
     if export_dir and "://" not in export_dir:
         export_dir = os.path.normpath(export_dir)
     check_literal("export_dir", export_dir)

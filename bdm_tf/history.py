@@ -79,8 +79,8 @@ def read_history(workdir: str) -> History:
         return History(images, changes)
     except (ValueError, KeyError, TypeError, tf.errors.FailedPreconditionError) as error:
         raise UserError(
-            f"{path} is damaged: move it away, and the training command writes it anew, without the "
-            "changes that were noted there"
+            f"{path} is damaged: move it away, and the training command writes it anew, without "
+            "the changes that were noted there"
         ) from error
 
 

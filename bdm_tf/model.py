@@ -31,7 +31,7 @@ from bdm_tf.system.errors import (
     check_maker,
     first_line,
 )
-from bdm_tf.system.paths import check_literal
+from bdm_tf.system.paths import check_literal, expanded
 from bdm_tf.weights import restore_average
 
 
@@ -246,9 +246,7 @@ def load_model(
     Raises:
         UserError: no such workdir or checkpoint, or `choose` made it another model.
     """
-    if not isinstance(workdir, (str, os.PathLike)):
-        raise UserError(f"{workdir=} must be the path of a folder")
-    workdir = os.path.expanduser(workdir)
+    workdir = expanded("workdir", workdir)
     with config.apart():
         trained_with = config.parameters(use_config(workdir))
         if choose is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,6 +22,7 @@ from bdm_tf.saved_models import (
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_replaces, check_writable, write_npz
 from bdm_tf.system.interrupts import interruptible
+from bdm_tf.system.paths import expanded
 
 _FRAMES = 8
 _SHOWN = 4  # images of a trajectory
@@ -64,8 +64,9 @@ def sample_to_file(
             not take that many steps, the images do not fit into memory, or a file cannot be
             written; what was drawn is then in the system's temporary folder, if that has room.
     """
-    saved_model = os.path.expanduser(saved_model)
-    output, trajectory = (path and os.path.expanduser(path) for path in (output, trajectory))
+    saved_model = expanded("saved_model", saved_model)
+    output = output and expanded("output", output)
+    trajectory = trajectory and expanded("trajectory", trajectory)
     for path in (output, trajectory):
         check_writable(path)
     check_replaces(output, ["images"])

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.data import ImageFolder, TFDSImages
 from bdm_tf.diffusion.bases import MatrixBasis
 from bdm_tf.evaluation.features import InceptionFeatures, SavedModelFeatures
 from bdm_tf.exporting import export
@@ -13,7 +14,7 @@ from bdm_tf.model import load_model
 from bdm_tf.sample_files import sample_to_file
 from bdm_tf.system.checkpoint_files import weights_to_start_from
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.paths import check_literal
+from bdm_tf.system.paths import check_literal, default_cache_dir
 from bdm_tf.training import loop
 from tests.conftest import command, run, train_command
 
@@ -97,6 +98,36 @@ def test_the_home_folder_is_the_users_in_python_and_gin_too(tmp_path, monkeypatc
         with pytest.raises(UserError, match=str(tmp_path)):
             use()
     assert os.listdir(tmp_path) == ["metrics.jsonl"]
+
+
+def test_an_empty_home_is_not_the_root_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "")
+    for name in ("TFDS_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for use, instead in (
+        (lambda: TFDSImages("digits").load(), "--data_dir"),
+        (lambda: default_cache_dir("--cache_dir"), "--cache_dir"),
+        (lambda: InceptionFeatures(), "--features"),
+        (lambda: load_model("~/x"), "a path without ~"),
+    ):
+        with pytest.raises(UserError, match=f"HOME is empty; set it, or give {instead}"):
+            use()
+    assert "HOME is empty" in refused(command("sample.py", "--saved_model=~", "--output=a.png"))
+
+
+def test_what_is_no_path_is_refused_in_python():
+    config.parse(["digits.gin"], [])
+    strategy = tf.distribute.get_strategy()
+    for use, name in (
+        (lambda: load_model(b"x"), "workdir"),
+        (lambda: loop.train(b"x", strategy, print), "workdir"),
+        (lambda: loop.train("x", strategy, print, data_dir=b"x"), "data_dir"),
+        (lambda: TFDSImages("digits").load(b"x"), "data_dir"),
+        (lambda: ImageFolder(4).load(b"x"), "data_dir"),
+        (lambda: export(None, 0, b"x"), "export_dir"),
+    ):
+        with pytest.raises(UserError, match=f"{name}=b'x' must be a path, as text"):
+            use()
 
 
 def test_output_that_cannot_be_written_is_found_before_a_model_is_read(tmp_path):

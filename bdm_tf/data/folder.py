@@ -17,6 +17,7 @@ from bdm_tf.data.labels import folder_classes
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
 from bdm_tf.system.errors import UserError, check_between, check_text, first_line, is_whole
+from bdm_tf.system.paths import expanded
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
 EXTENSIONS = tuple(
@@ -88,7 +89,7 @@ class ImageFolder:
         """
         if not data_dir:
             raise UserError("--data_dir=FOLDER must name the folder of images")
-        data_dir = os.path.expanduser(data_dir)
+        data_dir = expanded("data_dir", data_dir)
         if not tf.io.gfile.isdir(data_dir):
             raise UserError(f"--data_dir={data_dir} is not a folder")
         folders = subfolders(data_dir)

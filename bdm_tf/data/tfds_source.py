@@ -16,6 +16,7 @@ from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
 from bdm_tf.system.errors import UserError, check_between, check_text, first_line
 from bdm_tf.system.interrupts import cleaning_up
+from bdm_tf.system.paths import check_home, expanded
 
 # What the file formats of TFDS that are not TFRecord are read with.
 _FORMAT_MODULES = {
@@ -188,7 +189,9 @@ def prepared_builder(name: str, data_dir: str | None):
 
     # TFDS would ask its public bucket about every data set, for minutes where there is no network.
     tfds.core.utils.gcs_utils._is_gcs_disabled = True
-    directory = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+    if not data_dir and not os.environ.get("TFDS_DATA_DIR"):
+        check_home("--data_dir")
+    directory = expanded("data_dir", data_dir or tfds.core.constants.DATA_DIR)
     builder = _known_builder(tfds, name, directory)
     if builder.info.splits:
         _check_format(name, builder)

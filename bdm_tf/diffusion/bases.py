@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 
 import gin
 import numpy as np
@@ -13,6 +12,7 @@ import tensorflow as tf
 from bdm_tf.diffusion.products import float64_product, orthonormal_product
 from bdm_tf.system import files
 from bdm_tf.system.errors import UserError, check_between, check_counts, check_text
+from bdm_tf.system.paths import expanded
 
 # Beyond it float32's rounding of u, 6e-8, would show in the pixels.
 _LARGEST_CONDITION = 1e4
@@ -212,7 +212,7 @@ class MatrixBasis(Basis):
             check_text("MatrixBasis", path=path)
             if any(array is not None for array in arrays):
                 raise UserError(f"MatrixBasis has path={path} and arrays; give one or the other")
-            arrays = _read(path := os.path.expanduser(path))
+            arrays = _read(path := expanded("MatrixBasis.path", path))
             if sha256 not in (None, files.sha256(path)):
                 raise UserError(
                     f"MatrixBasis.path={path} is not the file that the run began with: its SHA-256 "

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bdm_tf.saved_models import no_saved_model
 from bdm_tf.system.errors import UserError, check_text
+from bdm_tf.system.paths import check_home, expanded
 
 INCEPTION_URL = "https://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 _GRAPH_FILE = "classify_image_graph_def.pb"
@@ -87,7 +88,7 @@ class InceptionFeatures(FeatureNetwork):
     def __init__(self, path: str | None = None):
         if path is not None:
             check_text("InceptionFeatures", path=path)
-            path = os.path.expanduser(path)
+            path = expanded("--features", path)
         content = _downloaded() if path is None else _read(path)
         self.content_hash = hashlib.sha256(content).hexdigest()
         graph_def = tf.compat.v1.GraphDef()
@@ -129,7 +130,7 @@ class SavedModelFeatures(FeatureNetwork):
 
     def __init__(self, path: str):
         check_text("SavedModelFeatures", path=path)
-        path = os.path.expanduser(path)
+        path = expanded("--features", path)
         if not tf.saved_model.contains_saved_model(path):
             raise UserError(f"--features={path} {no_saved_model(path)}")
         self.content_hash = _folder_hash(path)
@@ -210,6 +211,7 @@ def _read(path: str) -> bytes:
 
 def _downloaded() -> bytes:
     name = os.path.basename(INCEPTION_URL)
+    check_home("--features")
     try:
         archive = keras.utils.get_file(name, INCEPTION_URL)
         with tarfile.open(archive) as files:

@@ -8,7 +8,7 @@ import re
 import tensorflow as tf
 
 from bdm_tf.system.errors import UserError, is_whole
-from bdm_tf.system.paths import check_literal
+from bdm_tf.system.paths import check_literal, expanded
 
 KEPT, _BEST = "kept", "best"  # folders beside the newest
 COPIES = (_BEST, KEPT)
@@ -94,7 +94,7 @@ def weights_to_start_from(path: str) -> str:
     Raises:
         UserError: there is none.
     """
-    path = os.path.expanduser(path)
+    path = expanded("--init_from", path)
     check_literal("--init_from", path)
     if tf.io.gfile.exists(f"{path}.index"):
         return path

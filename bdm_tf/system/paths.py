@@ -32,9 +32,44 @@ def check_literal(name: str, path: str) -> None:
         raise UserError(f"{name}={path}: {no_file_system(scheme)}")
 
 
-def default_cache_dir() -> str:
-    """The user's own cache folder, where what can be made again is kept."""
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+def expanded(name: str, path: str | os.PathLike) -> str:
+    """A path with the home folder in place of `~`.
+
+    Args:
+        name: of the argument.
+        path: what was given.
+
+    Raises:
+        UserError: it is no path, or there is no home folder.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UserError(f"{name}={path!r} must be a path, as text")
+    path = os.fspath(path)
+    if path == "~" or path.startswith("~/"):
+        check_home("a path without ~")
+    return os.path.expanduser(path)
+
+
+def check_home(instead: str) -> None:
+    """Raises a `UserError` if HOME is empty, which Python takes for the root folder.
+
+    Args:
+        instead: what the user may give, in words.
+    """
+    if os.environ.get("HOME") == "":
+        raise UserError(f"HOME is empty; set it, or give {instead}")
+
+
+def default_cache_dir(instead: str = "XDG_CACHE_HOME") -> str:
+    """The user's own cache folder, where what can be made again is kept.
+
+    Raises:
+        UserError: see `check_home`.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME")
+    if not caches:
+        check_home(instead)
+        caches = os.path.expanduser("~/.cache")
     return os.path.join(caches, "bdm_tf")
 
 
@@ -59,7 +94,10 @@ class _Path(flags.ArgumentParser):
         self._literal = literal
 
     def parse(self, argument):
-        path = os.path.expanduser(argument)
+        try:
+            path = expanded("path", argument)
+        except UserError as error:
+            raise ValueError(error.message) from error
         if not path:
             raise ValueError("it is empty: give a path, or leave the flag out")
         if path.startswith("~"):

@@ -19,6 +19,7 @@ from bdm_tf.model import Model
 from bdm_tf.saved_models import warn_of_few_steps
 from bdm_tf.system.cluster import Cluster
 from bdm_tf.system.errors import UserError
+from bdm_tf.system.paths import expanded
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.preparation import (
     Parts,
@@ -69,7 +70,9 @@ def train(
         UserError: what was given cannot be used, or the loss is no longer finite.
         TryAgain: a worker is gone.
     """
-    workdir = os.path.expanduser(workdir)
+    workdir = expanded("workdir", workdir)
+    if data_dir is not None:
+        data_dir = expanded("data_dir", data_dir)
     settings = training_settings()
     _check_places(workdir, data_dir)
     settings.check_shared(strategy.num_replicas_in_sync)
@@ -123,7 +126,7 @@ def train(
 def _check_places(workdir: str, data_dir: str | None) -> None:
     """Raises a `UserError` if the run would lie among its own images."""
     places = [place for place in (workdir, data_dir) if place and "://" not in place]
-    if len({os.path.realpath(os.path.expanduser(place)) for place in places}) < len(places):
+    if len({os.path.realpath(place) for place in places}) < len(places):
         raise UserError(
             f"--workdir={workdir} is --data_dir, too: the run's own files would lie among the "
             "images; give another --workdir"

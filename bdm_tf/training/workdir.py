@@ -19,7 +19,7 @@ from bdm_tf.history import TrainingImages, read_history
 from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import sha256, why_not_written, write_atomically
-from bdm_tf.system.paths import check_literal
+from bdm_tf.system.paths import check_literal, expanded
 from bdm_tf.training.claims import check_contents, check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
 
@@ -272,7 +272,7 @@ def pin_basis() -> None:
         return
     path = gin.query_parameter("MatrixBasis.path")
     if "://" not in path:
-        path = os.path.abspath(os.path.expanduser(path))
+        path = os.path.abspath(expanded("MatrixBasis.path", path))
     if tf.io.gfile.exists(path):  # if not, building the basis says so
         config.bind("MatrixBasis.path", path)
         config.bind("MatrixBasis.sha256", sha256(path))
