@@ -52,9 +52,12 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
     known = bound_parameters()
     files = [expanded("--gin_file", file) for file in files]
+    places = (_HOME, os.path.join(_HOME, "gin"))
     for file in files:
+        if any(os.path.isdir(os.path.join(place, file)) for place in ("", *places)):
+            raise UserError(f"--gin_file={file} is a folder; give a .gin file")
         _check_encoding(file)
-    for path in (_HOME, os.path.join(_HOME, "gin")):
+    for path in places:
         gin.add_config_file_search_path(path)
     files = [os.path.abspath(file) if os.path.exists(file) else file for file in files]
     parameters = list(parameters)

@@ -32,6 +32,12 @@ def test_reading_gin_files_says_nothing_of_the_paths_that_were_tried(caplog):
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("name", ["sampling", "gin/sampling", "."])
+def test_a_folder_is_no_gin_file(name):
+    with pytest.raises(UserError, match=f"--gin_file={name} is a folder; give a .gin file"):
+        config.parse(["digits.gin", name], [])
+
+
 def test_what_is_learnt_must_be_the_same():
     assert lines() == []
     assert lines(("seed = 0", "seed = 1")) == ["train.seed: 0 there, 1 here"]

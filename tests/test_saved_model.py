@@ -114,7 +114,8 @@ def test_images_are_drawn_a_chunk_at_a_time(tmp_path, finished_run, monkeypatch)
 @pytest.mark.parametrize(
     "wrong, words",
     [
-        ({"seed": [0, -1]}, "seed must not be negative"),
+        ({"seed": np.array([0, 2**31])}, r"seed must be two whole numbers from 0 to 2\^31 - 1"),
+        ({"num_steps": np.int64(2**31)}, r"num_steps must be from 0 to 2\^31 - 1"),
         ({"first": 2**31 - 1, "num_images": 2}, "first \\+ num_images must be at most"),
     ],
 )

@@ -12,11 +12,18 @@ import tensorflow as tf
 from absl import logging
 
 from bdm_tf.data.cache import read_images
-from bdm_tf.data.images import NAMED, FileImages, Images, InMemoryImages
+from bdm_tf.data.images import NAMED, ON_CORRUPT_IMAGE, FileImages, Images, InMemoryImages
 from bdm_tf.data.labels import folder_classes
 from bdm_tf.data.resize import VERSION, checked_size, decode_file
 from bdm_tf.data.splits import EVAL_NAMES, TRAIN_NAMES, check_no_splits, find_split, some_of
-from bdm_tf.system.errors import UserError, check_between, check_text, first_line, is_whole
+from bdm_tf.system.errors import (
+    UserError,
+    check_between,
+    check_choice,
+    check_text,
+    first_line,
+    is_whole,
+)
 from bdm_tf.system.paths import expanded
 
 # Of the formats that Pillow reads, those that photographs and drawings come in.
@@ -84,9 +91,10 @@ class ImageFolder:
             on_corrupt_image: "stop" or "skip".
 
         Raises:
-            UserError: no such folder, no images in it, a file that is no image, or splits that
-                cannot be told apart.
+            UserError: another word than those, no such folder, no images in it, a file that is no
+                image, or splits that cannot be told apart.
         """
+        check_choice("on_corrupt_image", on_corrupt_image, ON_CORRUPT_IMAGE)
         if not data_dir:
             raise UserError("--data_dir=FOLDER must name the folder of images")
         data_dir = expanded("data_dir", data_dir)

@@ -15,6 +15,7 @@ from absl import logging
 
 from bdm_tf.system.errors import UserError
 
+ON_CORRUPT_IMAGE = ("stop", "skip")
 NAMED = 5  # of many files that cannot be read
 
 

@@ -102,6 +102,8 @@ def fit(image: Image.Image, size: tuple[int, int] | None, channels: int | None) 
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     if channels is None:
         channels = 1 if image.mode in ("1", "L") else 3
+    if image.mode == "LAB":  # which Pillow makes RGB alone of
+        image = image.convert("RGB")
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None and image.size != size[::-1]:
         image = ImageOps.fit(image, size[::-1], method=Image.Resampling.BICUBIC)

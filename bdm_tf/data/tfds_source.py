@@ -11,10 +11,10 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.data.images import Images, InMemoryImages
+from bdm_tf.data.images import ON_CORRUPT_IMAGE, Images, InMemoryImages
 from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
-from bdm_tf.system.errors import UserError, check_between, check_text, first_line
+from bdm_tf.system.errors import UserError, check_between, check_choice, check_text, first_line
 from bdm_tf.system.interrupts import cleaning_up
 from bdm_tf.system.paths import check_home, expanded
 
@@ -83,6 +83,7 @@ class TFDSImages:
             UserError: unknown data set or split, no image in it, or data that is not there and
                 cannot be fetched.
         """
+        check_choice("on_corrupt_image", on_corrupt_image, ON_CORRUPT_IMAGE)
         builder = prepared_builder(self._name, data_dir)
         shape = self._shape(builder)
         train_split, eval_split = self._splits

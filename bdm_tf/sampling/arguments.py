@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from bdm_tf.system.errors import UserError, check_between, check_counts, is_whole
 
+_MOST = "2^31 - 1"
+
 
 def checked_seed(process, shape: tuple, seed, first) -> tf.Tensor:
     """The seed as a tensor, if with the others it is what `Sampler` takes."""
@@ -27,12 +29,15 @@ def checked_seed(process, shape: tuple, seed, first) -> tf.Tensor:
 
 
 def draw_checks(seed, num_steps, first, num_images) -> list:
-    """What fails, when a SavedModel's graph runs, for int32 tensors that no images are drawn by."""
+    """What fails, when a SavedModel's graph runs, for int32 tensors that no images are drawn by.
+
+    TensorFlow makes negative numbers of those that are too large for int32.
+    """
     return [
-        tf.debugging.assert_positive(num_images, "num_images must be at least 1"),
-        tf.debugging.assert_non_negative(seed, "seed must not be negative"),
-        tf.debugging.assert_non_negative(num_steps, "num_steps must not be negative"),
-        tf.debugging.assert_non_negative(first, "first must not be negative"),
+        tf.debugging.assert_positive(num_images, f"num_images must be from 1 to {_MOST}"),
+        tf.debugging.assert_non_negative(seed, f"seed must be two whole numbers from 0 to {_MOST}"),
+        tf.debugging.assert_non_negative(num_steps, f"num_steps must be from 0 to {_MOST}"),
+        tf.debugging.assert_non_negative(first, f"first must be from 0 to {_MOST}"),
         tf.debugging.assert_less_equal(
             first, 2**31 - 1 - num_images, "first + num_images must be at most 2^31 - 1"
         ),

@@ -150,6 +150,12 @@ def check_text(owner: str, **values: str) -> None:
             raise UserError(f"{owner}.{name}={value!r} must be text, in quotes")
 
 
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises a `UserError` for a parameter that is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{name}={value!r} must be {' or '.join(choices)}")
+
+
 def check_image_shape(name: str, value: Sequence[int]) -> None:
     """Raises a `UserError` for what is not three whole numbers `(H, W, C)`, above 0."""
     shape = value if isinstance(value, (tuple, list)) else ()

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, PngImagePlugin, features
 
-from bdm_tf.data import FileImages, ImageFolder, training_dataset
+from bdm_tf.data import FileImages, ImageFolder, TFDSImages, training_dataset
 from bdm_tf.data.folder import image_files
 from bdm_tf.system.errors import UserError
 from tests.data.folders import both, fill, in_memory, save, streamed, values
@@ -241,3 +241,9 @@ def test_folders_in_folders_in_folders_end_with_no_recursion(tmp_path):
     finally:
         sys.setrecursionlimit(limit)
     assert paths == [str(deepest / "a.png")]
+
+
+@pytest.mark.parametrize("data", [ImageFolder(4), TFDSImages("digits")])
+def test_what_to_do_about_a_damaged_image_is_one_of_two_words(data, tmp_path):
+    with pytest.raises(UserError, match="on_corrupt_image='Skip' must be stop or skip"):
+        data.load(str(tmp_path), on_corrupt_image="Skip")

@@ -77,6 +77,15 @@ def test_a_cmyk_jpeg_has_its_colours(tmp_path):
     np.testing.assert_allclose(drawn, np.broadcast_to([255, 0, 0], (6, 4, 3)), atol=6)
 
 
+def test_a_lab_tiff_has_its_colours_and_its_greys(tmp_path):
+    image = Image.merge("LAB", [Image.fromarray(GREY), *[Image.new("L", (4, 6), 128)] * 2])
+    colours = read_saved(image, tmp_path, "a.tif")
+    np.testing.assert_array_equal(colours, np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(
+        read(tmp_path, 1), np.asarray(Image.fromarray(colours).convert("L"))[..., None]
+    )
+
+
 # What the orientation tag says of the stored array, so that `turn(stored)` is upright.
 TURNS = {
     2: lambda x: x[:, ::-1],

@@ -159,8 +159,8 @@ def test_the_saved_model_draws_what_python_draws(exported, finished_run, images)
     [
         (dict(t=0.0), "t must lie in"),
         (dict(t=1.5), "t must lie in"),
-        (dict(seed=[0, -1]), "seed must not be negative"),
-        (dict(images=np.zeros((0, 8, 8, 1), np.uint8)), "num_images must be at least 1"),
+        (dict(seed=[0, -1]), "seed must be two whole numbers from 0"),
+        (dict(images=np.zeros((0, 8, 8, 1), np.uint8)), "num_images must be from 1"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused_by_the_saved_model(wrong, words, exported, images):
