@@ -46,7 +46,7 @@ class Kind(NamedTuple):
 
 
 def fused_norm(x, gamma, beta, modulation=None, *, kind: Kind, dropout_seed=None) -> tf.Tensor:
-    """`GroupNorm.call`.
+    """What `GroupNorm.call` returns.
 
     Args:
         x: `[B, H, W, C]`, its shape static.
@@ -105,8 +105,8 @@ def _apply(x, draws, slope, shift, *, kind):
 def _measure_gradient(
     dy, is_kept, mean, precision, slope, shift, x, gamma, beta, modulation=None, *, kind
 ):
-    """The gradient before swish and dropout; `[B, C]`, of which that of x is made; the small ones:
-    for gamma, beta, scale and shift.
+    """The gradient before swish and dropout; three `[B, C]` by which that of x is made of it; those
+    of gamma, beta, scale and shift.
     """
     wide, dy = tf.cast(x, tf.float32), tf.cast(dy, tf.float32)
     if is_kept is not None:

@@ -162,7 +162,8 @@ class UNet(keras.layers.Layer):
         Returns:
             `[B, H, W, C]` float32.
         """
-        fused = dropout_seed is not None and suits()
+        is_training = dropout_seed is not None
+        fused = is_training and z_t.shape.is_fully_defined() and suits()
         embedding = embed_time(t, self.channels)
         embedding = self.time2(tf.nn.silu(self.time1(embedding)))
         if self.num_classes is not None:
