@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from bdm_tf.classes import EACH
 from bdm_tf.system.errors import UserError
@@ -41,8 +42,8 @@ class Relation:
         one_class = "class_names" not in info or label not in (None, EACH)
         if self.share == "noise" and not draws_noise:
             raise UserError(
-                f"--share=noise: {sampler} draws no noise in its steps that could be shared; give "
-                "--share=start, or a model exported with AncestralSampler"
+                f"--share=noise: {sampler} draws no noise in its steps that could be shared; leave "
+                "--share out, or give a model exported with AncestralSampler"
             )
         if self.share == "start" and not draws_noise and one_class:
             raise UserError(
@@ -59,6 +60,13 @@ class Relation:
         if not one_class:
             raise UserError(
                 "--interpolate goes from one image to another of the same class: give --label=CLASS"
+            )
+        if draws_noise:
+            logging.warning(
+                "%s draws noise in its steps and soon forgets where it began: the images on the "
+                "way may be nearly the same. A model exported with AngleSampler or DDIMSampler "
+                "shows the way",
+                sampler,
             )
 
     def given(self, first: int, place: int, count: int, num_images: int) -> dict[str, tf.Tensor]:

@@ -106,6 +106,14 @@ def test_what_has_no_meaning_for_a_model_is_refused(relation, more, label, words
     relation.check(RANDOM, None)
 
 
+def test_a_sampler_that_forgets_its_start_is_warned_of(caplog):
+    Relation(None, 9).check(RANDOM | {"draws_noise": False}, None)
+    Relation("noise").check(RANDOM, None)
+    assert not caplog.records
+    Relation(None, 9).check(RANDOM, None)
+    assert "AncestralSampler draws noise in its steps and soon forgets" in caplog.text
+
+
 def test_what_is_shared_does_not_depend_on_the_chunk():
     whole = Relation(None, 9).given(3, 0, 5, 5)["weight"].numpy()
     parts = [Relation(None, 9).given(3, p, n, 5)["weight"].numpy() for p, n in ((0, 2), (2, 3))]
