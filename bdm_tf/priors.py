@@ -90,15 +90,10 @@ class StandardNormal(Prior):
         return process.basis.noise(normal(seeds, PRIOR, image_shape))
 
     def draw_between(self, process, seeds, others, weight: tf.Tensor, image_shape) -> tf.Tensor:
-        """Starts `[B, *image_shape]` on the way from those of some seeds to those of others.
+        """Starts on the way from those of `seeds` to those of `others`, int32 `[B, 2]` each.
 
-        The coefficients of the noise are interpolated, see `bdm_tf.noise.between`.
-
-        Args:
-            process: the diffusion process.
-            seeds, others: of the images at both ends, int32 `[B, 2]`.
-            weight: `[B]` in [0, 1], how far on the way.
-            image_shape: `(H, W, C)`.
+        The coefficients of their noise are interpolated, see `bdm_tf.noise.between`; `weight` `[B]`
+        in [0, 1] is how far on the way. Returns `[B, *image_shape]`.
         """
         a, b = (normal(end, PRIOR, image_shape) for end in (seeds, others))
         return process.basis.noise(between(a, b, weight))
