@@ -50,6 +50,8 @@ def parse(files: Sequence[str], parameters: Sequence[str]) -> None:
 
 def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     """`parse` on top of the configuration that is there."""
+    if not all(parameter.strip() for parameter in parameters):
+        raise UserError('--gin_param is empty: give "NAME = VALUE", or leave the flag out')
     known = bound_parameters()
     files = [expanded("--gin_file", file) for file in files]
     places = (_HOME, os.path.join(_HOME, "gin"))

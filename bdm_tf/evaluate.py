@@ -90,8 +90,6 @@ def _check_flags(argv: list[str]) -> None:
         for binding in _GIN_PARAM.value:
             if binding.strip().startswith(("sample.", "train.", "Model.")):
                 raise UserError(f'--gin_param="{binding}": --images are scored as they are')
-    if not _CACHE_DIR.value:
-        raise UserError("--cache_dir is empty: give the name of a folder")
     folder = _EXPORT_STATISTICS.value
     outputs = [os.path.join(folder, f"{split}.npz") for split in ("train", "eval") if folder]
     outputs += [flag.value for flag in (_OUTPUT, _SAVE_SAMPLES) if flag.value]

@@ -58,6 +58,7 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
         guidance=own_guidance,
     ):
         weights = tf.size(weight)
+        steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
         checks = [
             *draw_checks(seed, num_steps, first, num_images),
             *(label_checks(classes, label, guidance, num_images) if classes else ()),
@@ -65,6 +66,18 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
                 num_images, chunk_size, f"num_images must be at most {chunk_size}"
             ),
             tf.debugging.assert_positive(num_frames, "num_frames must be at least 1"),
+            tf.debugging.assert_less_equal(
+                num_frames, steps + 1, "num_frames must be at most one more than the steps"
+            ),
+            tf.debugging.assert_equal(
+                (weight >= 0) & (weight <= 1), True, "weight must lie in [0, 1]"
+            ),
+            *(
+                tf.debugging.assert_greater_equal(
+                    n, OWN, f"{name} must be -1 or the number of an image"
+                )
+                for name, n in (("start_of", start_of), ("noise_of", noise_of))
+            ),
             tf.debugging.assert_equal(
                 (weights == 1) | (weights == num_images),
                 True,
@@ -72,7 +85,7 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
             ),
         ]
         with tf.control_dependencies(checks):
-            steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
+            steps = tf.identity(steps)
             num_frames = tf.identity(num_frames)
         start_of, noise_of = (
             tf.where(n < 0, first + tf.range(chunk_size), n) for n in (start_of, noise_of)

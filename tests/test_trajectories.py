@@ -164,6 +164,9 @@ def test_a_folder_and_a_model_of_before_are_refused(saved_model, tmp_path):
     [
         ({"num_images": 5}, "num_images must be at most 4"),
         ({"num_frames": 0}, "num_frames must be at least 1"),
+        ({"num_frames": 5}, "num_frames must be at most one more than the steps"),
+        ({"weight": [float("nan")]}, r"weight must lie in \[0, 1\]"),
+        ({"start_of": -5}, "start_of must be -1 or the number"),
         ({"weight": [0.1, 0.2]}, "weight must have 1 or num_images entries"),
     ],
 )

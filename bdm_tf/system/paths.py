@@ -20,6 +20,8 @@ def check_literal(name: str, path: str) -> None:
     It looks for checkpoints and SavedModels by patterns, and so never finds those at such paths.
     Which file systems it has is known once it is imported.
     """
+    if "\0" in path:
+        raise UserError(f"{name}={path!r} contains a NUL character, which no path can hold")
     found = sorted(set(path) & set(_PATTERN))
     if found:
         raise UserError(

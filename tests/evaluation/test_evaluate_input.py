@@ -105,7 +105,8 @@ def test_metrics_that_cannot_be_had_are_named_and_the_others_measured(
     assert "fd_pixels_train" in load(f"{tmp_path}/few.json")["figures"]
 
 
-def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
+def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", cache_dir)  # where the cache is unless told
     folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -120,8 +121,9 @@ def test_a_folder_of_images_is_scored_whatever_its_name(tmp_path, cache_dir):
 
     def scored(data_dir, *flags):
         out = [f"--images={tmp_path}/a.npz", f"--output={tmp_path}/r.json", "--features=pixels"]
-        paths = [f"--data_dir={data_dir}", f"--cache_dir={cache_dir}"]
-        return run(command("evaluate.py", *gin_files, *bindings, *out, *paths, *flags))
+        return run(
+            command("evaluate.py", *gin_files, *bindings, *out, f"--data_dir={data_dir}", *flags)
+        )
 
     damaged = scored(folder)
     assert damaged.returncode == 1 and "--on_corrupt_image=skip" in damaged.stderr
