@@ -83,8 +83,10 @@ def test_a_networks_gradients_are_those_of_single_operations():
     with for_accelerators():
         assert not suits()
         expected = tf.function(gradients, autograph=False)()
+    # Of a bias before a normalisation the gradient is rounding alone.
+    largest = max(np.abs(theirs).max() for theirs in expected)
     for variable, ours, theirs in zip(network.trainable_variables, found, expected):
-        near = 1e-4 * np.abs(theirs).max() + 1e-6
+        near = 1e-4 * np.abs(theirs).max() + 1e-6 * largest
         np.testing.assert_allclose(ours, theirs, atol=near, err_msg=variable.name)
 
 
