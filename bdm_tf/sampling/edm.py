@@ -84,12 +84,16 @@ class EDMSampler(_FromEndToEnd):
         check_between("EDMSampler.s_max", s_max, 0, _STRONGEST)
         check_order("EDMSampler", s_min=s_min, s_max=s_max)
         check_between("EDMSampler.s_noise", s_noise, 0.5, 2)
-        self._s_churn, self._s_noise = s_churn, s_noise
+        self._s_churn, self._s_noise, self.draws_noise = s_churn, s_noise, bool(s_churn)
         self._s_min, self._s_max = s_min, s_max
 
-    def __call__(self, denoiser, *, num_steps, **given):
+    def of_steps(self, num_steps):
         bound = copy.copy(self)
         bound._num_steps = num_steps
+        return bound
+
+    def __call__(self, denoiser, *, num_steps, **given):
+        bound = self.of_steps(num_steps)
         return super(EDMSampler, bound).__call__(denoiser, num_steps=num_steps, **given)
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
@@ -153,6 +157,7 @@ class RelaySampler(_FromEndToEnd):
         super().__init__(grid)
         check_between("RelaySampler.noise_share", noise_share, 0, 1)
         self._share, self._kept = noise_share, math.sqrt(1.0 - noise_share**2)
+        self.draws_noise = bool(noise_share)
 
     def step(self, denoiser, z_t, *, t, s, noise, is_last, memory):
         process, count = denoiser.process, z_t.shape[0]

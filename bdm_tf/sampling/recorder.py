@@ -38,7 +38,7 @@ class Recorder(Sampler):
 
     def __init__(self, sampler: Sampler, num_steps: int | tf.Tensor, num_frames: int | tf.Tensor):
         super().__init__(sampler.grid)
-        self._sampler, self._num_steps = sampler, num_steps
+        self._sampler, self._num_steps = sampler.of_steps(num_steps), num_steps
         before = num_frames - 1  # the last frame is the image itself
         places = tf.range(before) / tf.maximum(before, 1)
         self._at = tf.cast(tf.round(places * tf.cast(num_steps, places.dtype)), tf.int32)
@@ -89,6 +89,9 @@ class Recorder(Sampler):
         count = tf.size(self._at)
         frames = tf.zeros([count, *shape])
         return tf.constant(0), tf.zeros([count]), frames, frames, *self._sampler.memory(shape)
+
+    def _times(self, denoiser, k, num_steps):
+        return self._sampler._times(denoiser, k, num_steps)
 
     def allowed_steps(self, process):
         return self._sampler.allowed_steps(process)

@@ -67,6 +67,10 @@ class Sampler(abc.ABC):
         """What the first step, of images `shape`, knows of those before it."""
         return ()
 
+    def of_steps(self, num_steps: int | tf.Tensor) -> Sampler:
+        """This sampler, where a step must know of how many it is one."""
+        return self
+
     def evaluations(self, num_steps: int) -> int:
         """Network evaluations that an image takes in so many steps."""
         return num_steps

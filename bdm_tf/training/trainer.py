@@ -127,7 +127,7 @@ class Trainer:
         done = tf.cast(step, tf.float32)
         decay = tf.minimum(self._ema_decay, (1.0 + done) / (10.0 + done))
         apply_reduced(self._state.optimizer, gradients, self._model.network.trainable_variables)
-        replica.merge_call(self._move_average, args=(decay,))
+        replica.merge_call(self._move_average, args=(1.0 - decay,))
         return tf.concat([by_bin[:1], norm[None], by_bin[1:]], axis=0)
 
     def _some_hidden(self, label, row, step):
@@ -166,11 +166,10 @@ class Trainer:
         )
         return tf.reshape(losses.stack(), [x.shape[0]]), total
 
-    def _move_average(self, strategy, decay):
+    def _move_average(self, strategy, rate):
         """Moves the averaged weights; runs once for all replicas."""
         state = self._state
         averages = own_averages(state.optimizer, state.weights)
-        rate = 1.0 - decay
 
         def move(ema, weight, rate):
             # ema -= rate (ema - weight), in one operation after the difference

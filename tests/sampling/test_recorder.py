@@ -26,7 +26,7 @@ def test_the_last_frame_is_the_image_and_the_others_lead_there(name):
     np.testing.assert_array_equal(seen.z_t[-1], sampler(denoiser, num_steps=STEPS, **given))
     np.testing.assert_array_equal(seen.x_hat[-1], seen.z_t[-1])
     np.testing.assert_array_equal(seen.z_t[0], start_of(denoiser, [0, 1, 2])[0])
-    assert seen.t.shape == (4,) and seen.t[0] == 1.0 and (np.diff(seen.t) < 0).all()
+    assert seen.t.shape == (4,) and seen.t[0] > 0.99 and (np.diff(seen.t) < 0).all()
     assert np.isfinite(seen.x_hat).all() and (seen.x_hat[0] != seen.x_hat[1]).numpy().any()
 
 
