@@ -7,13 +7,12 @@ frequency, the sampler's own arithmetic) only makes it faster.
 
 import contextlib
 import json
-import resource
 import sys
-import time
 
 import diffusers
 import torch
 import torch.nn.functional as F
+from taking_turns import take_turns
 
 
 def build(case: dict, device: str):
@@ -85,16 +84,8 @@ def main() -> None:
             result = step()
         return result.detach().cpu()  # which waits for it
 
-    run(1)
     versions = {"torch": torch.__version__, "diffusers": diffusers.__version__}
-    print(json.dumps(versions), flush=True)
-    run(1)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        run(case["steps"])
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_megabytes": peak}), flush=True)
+    take_turns(run, case["steps"], versions)
 
 
 if __name__ == "__main__":

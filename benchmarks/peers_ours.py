@@ -2,14 +2,13 @@
 
 import json
 import os
-import resource
 import sys
-import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import tensorflow as tf
 from steps_on_noise import steps_on_noise
+from taking_turns import take_turns
 
 from bdm_tf import config
 from bdm_tf.model import build_model
@@ -53,15 +52,7 @@ def main() -> None:
     if case["device"] == "cpu":
         tf.config.set_visible_devices([], "GPU")
     run = {"train": training, "sample": sampling}[case["task"]](build(case), case)
-    run(1)
-    print(json.dumps({"tensorflow": tf.__version__}), flush=True)
-    run(1)
-    for _ in sys.stdin:
-        began = time.perf_counter()
-        run(case["steps"])
-        print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"peak_megabytes": peak}), flush=True)
+    take_turns(run, case["steps"], {"tensorflow": tf.__version__})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -50,8 +52,15 @@ class FusedAdam(keras.optimizers.Adam):
             weight_decay=weight_decay,
             name=name,
         )
+        self._scalars: dict = {}  # of the step whose variables are being updated
 
-        self._scalars: tuple | None = None
+    @functools.wraps(keras.optimizers.Adam.apply_gradients)
+    def apply_gradients(self, *given, **named):
+        self._scalars = {}
+        try:
+            return super().apply_gradients(*given, **named)
+        finally:
+            self._scalars = {}
 
     def update_step(self, gradient, variable, learning_rate=None):
         if learning_rate is None:  # Keras 2 does not hand it over
@@ -67,11 +76,11 @@ class FusedAdam(keras.optimizers.Adam):
         )
 
     def _of_this_step(self, learning_rate) -> dict:
-        """What all variables share, computed once a graph and not hundreds of times."""
+        """What all variables share, computed once a step and not hundreds of times."""
         graph = tf.compat.v1.get_default_graph()
-        if self._scalars is None or self._scalars[0] is not graph or tf.executing_eagerly():
+        if graph not in self._scalars:
             step = tf.cast(self.iterations + 1, tf.float32)
-            scalars = {
+            self._scalars[graph] = {
                 "beta1_power": tf.pow(self.beta_1, step),
                 "beta2_power": tf.pow(self.beta_2, step),
                 "lr": tf.cast(learning_rate, tf.float32),
@@ -79,5 +88,4 @@ class FusedAdam(keras.optimizers.Adam):
                 "beta2": tf.constant(self.beta_2),
                 "epsilon": tf.constant(self.epsilon),
             }
-            self._scalars = (graph, scalars)
-        return self._scalars[1]
+        return self._scalars[graph]

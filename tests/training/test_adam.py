@@ -38,6 +38,20 @@ def test_twenty_steps_are_those_of_adam(jit_compile):
     np.testing.assert_allclose(found, kerass, atol=1e-6)
 
 
+def test_steps_in_one_graph_are_steps_one_after_the_other():
+    variable = tf.Variable(tf.ones([3, 4]))
+    optimizer = FusedAdam(**SETTINGS)
+    optimizer.build([variable])
+
+    @tf.function(autograph=False)
+    def all_steps(gradients):
+        for gradient in tf.unstack(gradients):
+            optimizer.apply_gradients([(gradient, variable)])
+
+    all_steps(tf.constant(GRADIENTS))
+    np.testing.assert_allclose(variable, by_the_book(), atol=1e-5)
+
+
 def test_weight_decay_shrinks_the_weights_as_in_adamw():
     decayed = after_all_steps(FusedAdam(weight_decay=0.1, **SETTINGS))
     expected = after_all_steps(keras.optimizers.AdamW(weight_decay=0.1, **SETTINGS))
