@@ -7,11 +7,12 @@ import logging
 import os
 import re
 import threading
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 
 import gin
 
-from bdm_tf.gin_messages import about_a_lack, hint_at
+from bdm_tf.gin_messages import about_a_lack, hint_at, reason_of
 from bdm_tf.macros import check_macros, warn_of_no_owner
 from bdm_tf.system.errors import UserError, first_line
 from bdm_tf.system.paths import expanded
@@ -21,7 +22,10 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _HOME = _PACKAGE if os.path.isdir(os.path.join(_PACKAGE, "gin")) else os.path.dirname(_PACKAGE)
 
 # What gin raises for a text that it cannot use.
-_REFUSALS = (ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError)
+_REFUSALS = (
+    *(ValueError, RuntimeError, SyntaxError, TypeError, LookupError, AttributeError),
+    tokenize.TokenError,
+)
 _ONE_AT_A_TIME = threading.RLock()  # gin has one configuration for all threads
 _UNSET = re.compile(r"No bindings specified for '([\w./]+)/gin.macro'")
 _MADE = re.compile(r"@([\w./]+)\(\)")
@@ -55,6 +59,8 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     known = bound_parameters()
     files = [expanded("--gin_file", file) for file in files]
     places = (_HOME, os.path.join(_HOME, "gin"))
+    if not all(files):
+        raise UserError("--gin_file is empty: give a .gin file, or leave the flag out")
     for file in files:
         if any(os.path.isdir(os.path.join(place, file)) for place in ("", *places)):
             raise UserError(f"--gin_file={file} is a folder; give a .gin file")
@@ -78,7 +84,8 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
             raise UserError(f"nothing sets %{unset[1]}; give {unset[1]} = ...") from error
         added = "".join(hint(str(error)) for hint in (hint_at, *hints))
         where = "".join(f'\nin --gin_param="{p}"' for p in parameters if not _can_be_read(p))
-        raise UserError(f"the gin configuration cannot be used: {error}{where}{added}") from error
+        reason = reason_of(error, files)
+        raise UserError(f"the gin configuration cannot be used: {reason}{where}{added}") from error
     _check_owners(parameters)
     values = bound_parameters()
     check_macros(values)

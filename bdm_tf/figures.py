@@ -32,6 +32,11 @@ def _check_flags(argv: list[str]) -> None:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --gin_file=FILE")
     if not any([*_GIN_FILE.value, *_WORKDIR.value, *_SAVED_MODEL.value]):
         raise UserError("give at least one --gin_file=FILE, --workdir=DIR or --saved_model=DIR")
+    for files in _GIN_FILE.value:
+        if not all(files.split("+")):
+            raise UserError(
+                f"--gin_file={files} has no file before or after a +: give FILE, or FILE+FILE"
+            )
     if not _OUTPUT.value:
         raise UserError("--output is missing, for instance --output=figure.png")
     if not _OUTPUT.value.lower().endswith((".png", ".pdf", ".svg")):

@@ -5,9 +5,13 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import tokenize
+import unicodedata
+from collections.abc import Sequence
 
 import gin
 
+_QUOTED_OR_COMMENT = re.compile(r"'[^']*'|\"[^\"]*\"|#.*")
 _LACKING = re.compile(r"(\w+)(?:\.__init__)?\(\) missing .* argument.*?: '(\w+)'")
 
 
@@ -35,6 +39,27 @@ def hint_at(message: str) -> str:
     known = [name for name in inspect.signature(called).parameters if name != "self"]
     near = difflib.get_close_matches(unknown[2], known, n=1)
     return f"\nDid you mean {near[0]}?" if near else f"\nIt has {', '.join(known)}."
+
+
+def reason_of(error: Exception, files: Sequence[str]) -> str:
+    """What gin raised, in words; of a text that is no gin with its line, and what is odd in that.
+
+    Args:
+        error: what it raised.
+        files: what it was reading, which not every error says.
+    """
+    if isinstance(error, tokenize.TokenError):
+        message, (number, _) = error.args
+        return f"{message} ({', '.join(files)}, line {number}): is a bracket or a quote left open?"
+    if not isinstance(error, SyntaxError) or not error.text:
+        return str(error)
+    line = error.text.strip(" \t\r\n")
+    bare = _QUOTED_OR_COMMENT.sub("", line)
+    odd = [c for c in dict.fromkeys(bare) if not (c.isascii() and c.isprintable()) and c != "\t"]
+    named = [f"{c!r} is U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in odd]
+    hint = f"\n{', '.join(named)}: outside of quotes write ASCII" if odd else ""
+    seen = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    return f"{error}\n    {seen}{hint}"
 
 
 def about_a_lack(message: str) -> str | None:

@@ -1,4 +1,4 @@
-"""history.json of a workdir: the images that a run began with, and what was changed since."""
+"""history.json of a workdir: what a run is of, and what was changed since it began."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import tensorflow as tf
 
+from bdm_tf.comparison import differences
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import write_atomically
 
@@ -31,10 +32,13 @@ class History:
         images: what it is trained on now; None for a run of version 0.1.0.
         changes: one for each time that something was changed: `{"step": 3000, "changed":
             {"train.learning_rate": ["0.001", "0.0001"]}}`.
+        config: the operative configuration that it is trained with now; empty for a run of an
+            earlier version.
     """
 
     images: TrainingImages | None = None
     changes: list[dict] = field(default_factory=list)
+    config: str = ""
 
     def note(self, step: int, changed: dict[str, list[str]]) -> None:
         """Adds what changes at a step: each thing with what it was and what it is."""
@@ -76,12 +80,27 @@ def read_history(workdir: str) -> History:
             found = json.load(file)
         images = found["images"] and TrainingImages(**found["images"])
         changes = [{"step": int(c["step"]), "changed": c["changed"]} for c in found["changes"]]
-        return History(images, changes)
+        return History(images, changes, str(found.get("config", "")))
     except (ValueError, KeyError, TypeError, tf.errors.FailedPreconditionError) as error:
         raise UserError(
             f"{path} is damaged: move it away, and the training command writes it anew, without "
             "the changes that were noted there"
         ) from error
+
+
+def check_unedited(workdir: str, text: str) -> None:
+    """Raises a `UserError` if a workdir's config.gin, `text`, is not what the run is trained with.
+
+    How samples are drawn, and what else is no part of what is learnt, may be edited.
+    """
+    noted = read_history(workdir).config
+    edited = differences(noted, text) if noted else []
+    if edited:
+        lines = "\n  ".join(f"{d.name}: {d.there} in training, {d.here} now" for d in edited)
+        raise UserError(
+            f"{os.path.join(workdir, 'config.gin')} was edited; a model stays what it was trained "
+            f"as:\n  {lines}\nBring these values back."
+        )
 
 
 def _path(workdir: str) -> str:

@@ -16,7 +16,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.fitted import load_spectrum, load_trust, prepare_prior
 from bdm_tf.grids import TimeGrid, UniformGrid
-from bdm_tf.history import read_history
+from bdm_tf.history import check_unedited, read_history
 from bdm_tf.objectives import Objective
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
@@ -201,7 +201,7 @@ def use_config(workdir: str) -> str:
     """Makes the configuration of a workdir gin's current one and returns its text.
 
     Raises:
-        UserError: `workdir` is none, or its configuration is damaged.
+        UserError: `workdir` is none, or its configuration is damaged or was edited.
     """
     check_literal("--workdir", workdir)
     path = os.path.join(workdir, "config.gin")
@@ -220,6 +220,7 @@ def use_config(workdir: str) -> str:
             raise UserError("it lacks train.num_steps")
     except UserError as error:
         raise _damaged(path, error) from error
+    check_unedited(workdir, text)
     return text
 
 

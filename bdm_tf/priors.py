@@ -112,10 +112,13 @@ class _Faded(Prior):
         noise: its standard deviation; None is the process's own sigma_1.
         tolerance: coefficients whose root mean square over the images is smaller (in images of
             [-1, 1]) are left out.
-        num_images: at most so many images are used; None for all.
+        num_images: at most so many images are used, drawn at random; None for all.
+        seed: by which they are drawn.
     """
 
-    def __init__(self, noise: float | None, tolerance: float, num_images: int | None):
+    def __init__(
+        self, noise: float | None, tolerance: float, num_images: int | None, seed: int = 0
+    ):
         super().__init__()
         owner = type(self).__name__
         if noise is not None:
@@ -124,11 +127,13 @@ class _Faded(Prior):
         if num_images is not None:
             check_counts(owner, 1, num_images=num_images)
         self._noise, self._tolerance, self._num_images = noise, tolerance, num_images
+        self._seed = seed
 
     def _coefficients(self, batches: Batches, process) -> tuple[np.ndarray, np.ndarray]:
         """The places that are kept, int32 `[D]`, and what is there, float32 `[N, D]`."""
         squares, count = np.zeros(process.image_shape), 0
-        for u in self._faded(batches, process):
+        drawn = self._drawn(batches)
+        for u in self._faded(drawn, process):
             squares += np.square(u, dtype=np.float64).sum(0)
             count += len(u)
         kept = np.flatnonzero(np.sqrt(squares / count) > self._tolerance).astype(np.int32)
@@ -141,19 +146,30 @@ class _Faded(Prior):
                 f"{type(self).__name__} would keep {len(kept)} coefficients of {count} images: "
                 f"blur more, or set {type(self).__name__}.num_images or .tolerance"
             )
-        rows = [u.reshape(len(u), -1)[:, kept] for u in self._faded(batches, process)]
+        rows = [u.reshape(len(u), -1)[:, kept] for u in self._faded(drawn, process)]
         return kept, np.concatenate(rows)
+
+    def _drawn(self, batches: Batches) -> Batches:
+        """Batches of `num_images` of the images: not the first, as they may be sorted by class."""
+        count = sum(map(len, batches())) if self._num_images is not None else 0
+        if self._num_images is None or count <= self._num_images:
+            return batches
+        is_drawn = np.zeros(count, bool)
+        is_drawn[np.random.default_rng(self._seed).permutation(count)[: self._num_images]] = True
+
+        def drawn() -> Iterable[np.ndarray]:
+            first = 0
+            for images in batches():
+                yield images[is_drawn[first : first + len(images)]]
+                first += len(images)
+
+        return drawn
 
     def _faded(self, batches: Batches, process) -> Iterable[np.ndarray]:
         alpha, _ = process.alpha_sigma([1.0])
-        left = self._num_images
         for images in batches():
-            images = images[:left]
-            if left is not None:
-                left -= len(images)
-            if not len(images):
-                return
-            yield (alpha * process.basis.to_frequency(to_unit_range(images))).numpy()
+            if len(images):
+                yield (alpha * process.basis.to_frequency(to_unit_range(images))).numpy()
 
     def _place(self, process, values: tf.Tensor, seeds: tf.Tensor, image_shape) -> tf.Tensor:
         """z_1 from the kept coefficients `[B, D]`."""
@@ -183,7 +199,8 @@ class BlurredImages(_Faded):
     Args:
         noise: standard deviation for images in [-1, 1]; None is sigma_1.
         tolerance: coefficients with a smaller root mean square are left out.
-        num_images: at most so many images are used; None for all.
+        num_images: at most so many images are used, drawn at random; None for all. Which ones
+            depends on their order alone.
     """
 
     learnt = ("kept", "images")
@@ -215,8 +232,8 @@ class GaussianPrior(_Faded):
         num_components: Gaussians in the mixture, each with a full covariance.
         noise: standard deviation for images in [-1, 1]; None is sigma_1.
         tolerance: coefficients with a smaller root mean square are left out.
-        num_images: at most so many images are used; None for all.
-        seed: of the mixture's fit.
+        num_images: at most so many images are used, drawn at random; None for all.
+        seed: of that, and of the mixture's fit.
     """
 
     learnt = ("kept", "weights", "means", "factors")
@@ -229,10 +246,10 @@ class GaussianPrior(_Faded):
         num_images: int | None = None,
         seed: int = 0,
     ):
-        super().__init__(noise, tolerance, num_images)
         check_counts("GaussianPrior", 1, num_components=num_components)
         check_seed("GaussianPrior.seed", seed)
-        self._num_components, self._seed = num_components, seed
+        super().__init__(noise, tolerance, num_images, seed)
+        self._num_components = num_components
         self.has_divergence = num_components == 1 and noise != 0
 
     def fit(self, batches, process):

@@ -124,6 +124,24 @@ def test_a_gin_file_that_cannot_be_read_is_named(content, words, tmp_path):
         config.parse([str(tmp_path / "mine.gin")], [])
 
 
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ("train.num_steps = ５", ["    train.num_steps = ５", "U+FF15 FULLWIDTH DIGIT FIVE"]),
+        ("train.seed = 1\N{NO-BREAK SPACE}", [r"train.seed = 1\xa0", "U+00A0 NO-BREAK SPACE"]),
+        ("train.seed = 1 2  # für später", ["    train.seed = 1 2"]),
+        ("train.seed = (1", ["mine.gin, line", "is a bracket or a quote left open?"]),
+    ],
+)
+def test_the_line_that_is_no_gin_is_shown_with_what_is_odd_in_it(line, words, tmp_path):
+    (tmp_path / "mine.gin").write_text(f"train.batch_size = 8\n{line}\n")
+    with pytest.raises(UserError) as told:
+        config.parse([str(tmp_path / "mine.gin")], [])
+    for word in words:
+        assert word in told.value.message
+    assert ("U+" in told.value.message) == (len(words) == 2 and "U+" in words[1])
+
+
 @pytest.mark.parametrize("binding", ["train.num_steps = 1,000", "train.seed = 1; UNet.x = 2"])
 def test_a_binding_that_is_none_is_named(binding):
     with pytest.raises(UserError, match=f'in --gin_param="{binding}"'):

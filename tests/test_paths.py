@@ -19,6 +19,21 @@ from bdm_tf.training import loop
 from tests.conftest import command, run, train_command
 
 
+@pytest.mark.parametrize(
+    "script, flags, words",
+    [
+        ("train.py", ["--workdir=a", "--workdir=b"], "--workdir=b: already defined as a"),
+        ("evaluate.py", ["--watch", "--nowatch"], "--watch=false: already defined as True"),
+        ("sample.py", ["--seed=1", "--seed=2"], "--seed=2: already defined as 1"),
+        ("figures.py", ["--workdir=a", "--workdir=b"], "--output is missing"),
+    ],
+)
+def test_a_flag_that_takes_one_value_is_given_once(script, flags, words):
+    result = run(command(script, *flags))
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert words in result.stdout + result.stderr
+
+
 def refused(arguments):
     result = run(arguments)
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr[-3000:]
@@ -44,6 +59,7 @@ def test_a_path_that_is_a_pattern_is_refused_before_anything_is_written(characte
         ("train.py", "--init_from=ckpt-*", "takes for a pattern"),
         ("export.py", "--export_dir=x[1]", "takes for a pattern"),
         ("sample.py", "--saved_model=x?", "takes for a pattern"),
+        ("figures.py", "--gin_file=a.gin++b.gin", "--gin_file=a.gin++b.gin has no file before"),
         ("figures.py", "--seed=-1", "--seed=-1 must be a whole number from 0 to 2147483647"),
     ],
 )
@@ -113,6 +129,15 @@ def test_an_empty_home_is_not_the_root_folder(monkeypatch):
         with pytest.raises(UserError, match=f"HOME is empty; set it, or give {instead}"):
             use()
     assert "HOME is empty" in refused(command("sample.py", "--saved_model=~", "--output=a.png"))
+
+
+def test_a_relative_cache_folder_is_ignored_and_said(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "caches")
+    assert default_cache_dir() == str(tmp_path / ".cache" / "bdm_tf")
+    assert "XDG_CACHE_HOME=caches is relative, and so ignored" in caplog.text
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    assert default_cache_dir() == str(tmp_path / "caches" / "bdm_tf")
 
 
 def test_what_is_no_path_is_refused_in_python():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
-import os
 import re
 
 import gin
@@ -14,16 +11,8 @@ import tensorflow as tf
 from bdm_tf.data.images import ON_CORRUPT_IMAGE, Images, InMemoryImages
 from bdm_tf.data.records import RecordImages
 from bdm_tf.data.resize import checked_size, fit_tensor
-from bdm_tf.system.errors import UserError, check_between, check_choice, check_text, first_line
-from bdm_tf.system.interrupts import cleaning_up
-from bdm_tf.system.paths import check_home, expanded
-
-# What the file formats of TFDS that are not TFRecord are read with.
-_FORMAT_MODULES = {
-    "array_record": "array_record.python.array_record_data_source",
-    "parquet": "pyarrow.parquet",
-    "riegeli": "riegeli.tensorflow.ops.riegeli_dataset_ops",
-}
+from bdm_tf.data.tfds_builders import imported_tfds, known_builder, prepared_builder
+from bdm_tf.system.errors import UserError, check_between, check_choice, check_text
 
 
 @gin.register
@@ -106,15 +95,13 @@ class TFDSImages:
         Raises:
             UserError: unknown data set, or no image in it.
         """
-        import tensorflow_datasets as tfds
-
-        return self._shape(_known_builder(tfds, self._name, tfds.core.constants.DATA_DIR))
+        tfds = imported_tfds()
+        return self._shape(known_builder(tfds, self._name, tfds.core.constants.DATA_DIR))
 
     def class_names(self) -> tuple[str, ...]:
         """Those of the images' classes, for which no data need be there; empty without labels."""
-        import tensorflow_datasets as tfds
-
-        builder = _known_builder(tfds, self._name, tfds.core.constants.DATA_DIR)
+        tfds = imported_tfds()
+        builder = known_builder(tfds, self._name, tfds.core.constants.DATA_DIR)
         return _class_names(builder.info.features, self._label_key)
 
     def _shape(self, builder) -> tuple[int, int, int]:
@@ -184,52 +171,6 @@ def _class_names(features, key: str) -> tuple[str, ...]:
     return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
 
 
-def prepared_builder(name: str, data_dir: str | None):
-    """The TFDS builder of a data set whose files are there, fetched if need be."""
-    import tensorflow_datasets as tfds
-
-    # TFDS would ask its public bucket about every data set, for minutes where there is no network.
-    tfds.core.utils.gcs_utils._is_gcs_disabled = True
-    if not data_dir and not os.environ.get("TFDS_DATA_DIR"):
-        check_home("--data_dir")
-    directory = expanded("data_dir", data_dir or tfds.core.constants.DATA_DIR)
-    builder = _known_builder(tfds, name, directory)
-    if builder.info.splits:
-        _check_format(name, builder)
-        return builder
-    there = str(builder.data_dir)
-    if tf.io.gfile.exists(there) and "dataset_info.json" not in tf.io.gfile.listdir(there):
-        raise UserError(
-            f"{there} lacks dataset_info.json: bring it back, or remove the folder to "
-            "have the data set prepared anew"
-        )
-    try:
-        if name == "digits":
-            tfds.disable_progress_bar()  # it takes a moment
-        else:
-            _check_network(name, directory)
-        with cleaning_up():
-            builder.download_and_prepare(file_format="tfrecord")
-    except UserError:
-        raise
-    except Exception as error:  # whatever a download or a disk can raise
-        raise UserError(_missing(name, directory, str(error))) from error
-    return builder
-
-
-def _check_format(name: str, builder) -> None:
-    """Fails for files whose format cannot be read here."""
-    stored = builder.info.file_format.value
-    try:
-        importlib.import_module(_FORMAT_MODULES.get(stored, "tensorflow"))
-    except ImportError as error:
-        raise UserError(
-            f"{builder.data_dir} is stored as {stored}, which cannot be read here ({error}).\n"
-            f"Install what reads it, or run `{_build_command(name)}` with another folder for DIR "
-            "and give --data_dir=DIR."
-        ) from error
-
-
 def _record_reader(builder):
     """Path of a file -> the dataset of its encoded records, in its format."""
     from tensorflow_datasets.core import file_adapters
@@ -250,67 +191,3 @@ def _array_records(path: tf.Tensor) -> tf.data.Dataset:
 
     record = tf.TensorSpec([], tf.string)
     return tf.data.Dataset.from_generator(records, args=(path,), output_signature=record)
-
-
-def _known_builder(tfds, name: str, directory: str):
-    folder = os.path.join(directory, name.partition(":")[0])
-    try:
-        return _builder(tfds, name, directory)
-    except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
-        close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise UserError(f"TFDS has no data set {name!r}{hint}{_if_damaged(folder)}") from error
-    except UserError:
-        raise
-    except Exception as error:  # whatever it makes of an unknown version, or of damaged files
-        reason = first_line(error).rstrip(".")
-        raise UserError(f"TFDS cannot open {name!r}: {reason}{_if_damaged(folder)}") from error
-
-
-def _if_damaged(folder: str) -> str:
-    if not tf.io.gfile.isdir(folder):
-        return ""
-    return (
-        f"; if dataset_info.json or features.json in {folder} is damaged, bring it back, or remove "
-        "the folder to have the data set prepared anew"
-    )
-
-
-def _builder(tfds, name: str, directory: str):
-    if name == "digits":
-        from bdm_tf.data.digits import Digits
-
-        return Digits(data_dir=directory)
-    family, _, config = name.partition("/")
-    if family == "lsun":
-        from bdm_tf.data.lsun import Lsun
-
-        return Lsun(config=config or None, data_dir=directory)
-    return tfds.builder(name, data_dir=directory)
-
-
-def _check_network(name: str, directory: str) -> None:
-    """Fails at once without a network, where TFDS would try again for minutes."""
-    import socket
-    import urllib.request
-
-    if {"http", "https"} & urllib.request.getproxies().keys():
-        return  # names are resolved behind the proxy
-    try:
-        socket.getaddrinfo("storage.googleapis.com", 443)
-    except OSError as error:
-        raise UserError(_missing(name, directory, f"no network ({error})")) from error
-
-
-def _build_command(name: str) -> str:
-    """What prepares a data set as TFRecord; TFDS's own command needs apache_beam."""
-    call = f"import bdm_tf.data.tfds_source as s; s.prepared_builder('{name}', 'DIR')"
-    return f'python -c "{call}"'
-
-
-def _missing(name: str, directory: str, reason: str) -> str:
-    return (
-        f"the data set {name!r} is not in {directory} and could not be fetched: {reason}.\n"
-        f"Run `{_build_command(name)}` on a machine with a network, copy DIR here and give "
-        "--data_dir=DIR."
-    )

@@ -18,6 +18,7 @@ from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.system.errors import UserError, first_line
 from bdm_tf.system.files import read_npz
 
+_WANTED = "an array of uint8 or float, [N, H, W, C]"
 _NEARLY = 0.05  # by so much resizing goes beyond a range
 
 
@@ -44,6 +45,9 @@ class StoredImages:
     def __init__(self, path: str, flag: str = "--images"):
         name = f"{flag}={path}"
         images = _array(path, name)
+        if images.dtype.kind not in "buif":
+            kind = {"U": "text", "S": "text", "O": "objects"}.get(images.dtype.kind, images.dtype)
+            raise UserError(f"{name} holds {kind}, no images: give {_WANTED}")
         if images.ndim == 3:  # grey
             images = images[..., None]
         if images.ndim and not len(images):
@@ -119,7 +123,7 @@ def _array(path: str, name: str) -> np.ndarray:
         reason = (
             "it holds Python objects, no numbers" if "pickle" in str(error) else first_line(error)
         )
-        raise UserError(f"{name} cannot be read: {reason}") from error
+        raise UserError(f"{name} cannot be read: {reason}; give {_WANTED}") from error
     for array in ("images", "arr_0"):
         if array in arrays:
             return arrays[array]

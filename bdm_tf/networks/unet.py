@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import gin
 import keras
 import tensorflow as tf
+from absl import logging
 
 from bdm_tf.networks.blocks import ResBlock, SelfAttention, conv, dense, embed_time, recomputed
 from bdm_tf.networks.fused_norm import suits
@@ -28,7 +29,8 @@ class UNet(keras.layers.Layer):
         channels: channels at the first level.
         channel_multipliers: one factor a level, from full resolution down.
         num_res_blocks: residual blocks a level on the way down; one more on the way up.
-        attention_resolutions: a level whose smaller side is listed has attention.
+        attention_resolutions: a level whose smaller side is listed has attention; one that no
+            level has is warned of.
         head_dim: channels of an attention head, capped at the channels there are.
         dropout: rate inside the residual blocks, from 0 to 0.99.
         embedding_multiplier: width of the time embedding over `channels`.
@@ -88,6 +90,12 @@ class UNet(keras.layers.Layer):
                 f"image_size divisible by {factor}, or fewer UNet.channel_multipliers "
                 f"(now {tuple(channel_multipliers)})"
             )
+        sides = [min(height, width) // 2**level for level in range(levels)]
+        if without := sorted(set(attention_resolutions) - set(sides)):
+            _warn_once(
+                f"UNet.attention_resolutions: no level of images of {height}x{width} is of "
+                f"{without}, but of {sides}"
+            )
         self.channels, self.dropout, self.remat = channels, dropout, remat
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")
@@ -110,7 +118,7 @@ class UNet(keras.layers.Layer):
             )
 
         def attention(width_now, level, name):
-            if min(height, width) // 2**level not in attention_resolutions:
+            if sides[level] not in attention_resolutions:
                 return None
             return SelfAttention(width_now, head_dim=head_dim, name=name, dtype=dtype)
 
@@ -194,6 +202,11 @@ class UNet(keras.layers.Layer):
             return h if attention is None else attention(h, fused=fused)
 
         return recomputed(blocks, h, embedding) if self.remat else blocks(h, embedding)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:  # of a network and the average of its weights
+    logging.warning(text)
 
 
 def _tracked(layers):

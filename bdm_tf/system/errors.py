@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
+from bdm_tf.system.interrupts import end_process
 from bdm_tf.system.terminal import use_lasting_streams
 
 # AutoGraph's own error around one that was raised while a graph was built.
@@ -239,6 +240,6 @@ def exits_on_user_error(main: Callable[[list[str]], int | None]) -> Callable[[li
             status = 1
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)
+        end_process(status)
 
     return wrapped

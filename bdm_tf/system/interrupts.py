@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 Result = TypeVar("Result")
 
@@ -47,4 +49,20 @@ def interruptible(work: Callable[..., Result], **arguments) -> Result:
 def _end(number, _frame) -> None:
     with contextlib.suppress(OSError):  # nobody may be left to read it
         os.write(2, b"\ninterrupted\n")
-    os._exit(128 + number)
+    end_process(128 + number)
+
+
+def end_process(status: int) -> NoReturn:
+    """Ends this process at once, without what the interpreter does at its end.
+
+    What AutoGraph wrote to the temporary folder goes with it.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("__autograph_generated_file") and module.__file__:
+            compiled = importlib.util.cache_from_source(module.__file__)
+            for path in (module.__file__, compiled):
+                with contextlib.suppress(OSError):
+                    os.remove(path)
+            with contextlib.suppress(OSError):  # others' are in it, or it never was
+                os.rmdir(os.path.dirname(compiled))
+    os._exit(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from absl import flags
+from absl import flags, logging
 
 from bdm_tf.system.errors import UserError, no_file_system
 
@@ -65,10 +65,16 @@ def check_home(instead: str) -> None:
 def default_cache_dir(instead: str = "XDG_CACHE_HOME") -> str:
     """The user's own cache folder, where what can be made again is kept.
 
+    A relative XDG_CACHE_HOME is ignored, with a warning, as its specification says.
+
     Raises:
         UserError: see `check_home`.
     """
     caches = os.environ.get("XDG_CACHE_HOME")
+    if caches and not os.path.isabs(caches):
+        text = "XDG_CACHE_HOME=%s is relative, and so ignored: ~/.cache is used"
+        logging.log_first_n(logging.WARNING, text, 1, caches)
+        caches = None
     if not caches:
         check_home(instead)
         caches = os.path.expanduser("~/.cache")

@@ -51,6 +51,8 @@ def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
         print(f"{sys.modules['__main__'].__doc__ or help}\n{flags.FLAGS.main_module_help()}")
         sys.stdout.flush()  # while a reader that is gone is no error
         sys.exit(0)
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        flag.allow_overwrite = isinstance(flag, flags.MultiFlag)  # else given once
     return app.parse_flags_with_usage(argv)
 
 

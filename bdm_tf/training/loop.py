@@ -101,7 +101,7 @@ def train(
     keep_what_was_measured(parts, files, cluster, batches)
     try_own_samplers(parts)
     checkpoints = open_checkpoints(settings, parts.state, files, cluster)
-    start = restore(files, checkpoints, parts.state, cluster)
+    start = restore(files, checkpoints, parts.state, cluster, settings.log_every)
     if cluster.is_chief:
         warn_of_few_steps(parts.samples.about(parts.model), 0)
         where = f"workdir {workdir}; {describe(strategy)}"

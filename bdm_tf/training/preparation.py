@@ -182,10 +182,17 @@ def open_checkpoints(
         )
 
 
-def restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster: Cluster) -> int:
+def restore(
+    files: Workdir,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    cluster: Cluster,
+    log_every: int,
+) -> int:
     """Brings all workers to the newest checkpoint that the chief can read; returns its step, or 0.
 
-    What was measured after that step is forgotten.
+    What was measured after that step is forgotten; what was before it, every `log_every` steps,
+    should be there.
     """
     path = cluster.of_chief(checkpoints.restore)
     start = checkpoint_step(path) if path else 0
@@ -193,6 +200,6 @@ def restore(files: Workdir, checkpoints: Checkpoints, state: TrainState, cluster
         if path and not cluster.is_chief:
             checkpoints.restore_from(find_checkpoint(files.path, start))
     with cluster.together(), files.writing():
-        files.forget_after(start)
+        files.forget_after(start, is_measured=0 < log_every <= start)
     state.window.load()
     return start

@@ -15,7 +15,7 @@ from absl import logging
 
 from bdm_tf import config
 from bdm_tf.comparison import differences
-from bdm_tf.history import TrainingImages, read_history
+from bdm_tf.history import TrainingImages, check_unedited, read_history
 from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import sha256, why_not_written, write_atomically
@@ -150,33 +150,24 @@ class Workdir:
                     "ones; or begin another run"
                 )
             changed["images"] = [str(history.images), str(images)]
+        checked = "as it was" if history.config else "which nothing could check"
         history.images = images or history.images
+        history.config = text
         history.note(step, changed)
         history.write(self.path)
         is_lost = step and not tf.io.gfile.exists(self._file("config.gin"))
         self._write_config(text)
         if is_lost:
             logging.warning(
-                "%s was missing and was written anew from this command's settings, which nothing "
-                "could check",
-                self._file("config.gin"),
+                "%s was missing and was written anew from this command's settings, %s",
+                *(self._file("config.gin"), checked),
             )
 
     def check(self, text: str, allow_changes: bool = False) -> dict[str, list[str]]:
         """Raises what `claim` raises of the configuration, and returns what changes with it."""
-        path = self._file("config.gin")
-        if not tf.io.gfile.exists(path):
+        there = self._config_there()
+        if there is None:
             return {}
-        try:
-            with tf.io.gfile.GFile(path) as file:
-                there = file.read()
-        except (UnicodeDecodeError, tf.errors.FailedPreconditionError):  # or a folder
-            there = ""
-        if not config.parameters(there):
-            raise UserError(
-                f"{path} is damaged; move it away, and the same command goes on with the "
-                "parameters that it is given"
-            )
         changed = differences(there, text)
         refused = [d for d in changed if not (allow_changes and d.changeable)]
         if refused:
@@ -191,6 +182,24 @@ class Workdir:
             )
         return {d.name: [d.there, d.here] for d in changed}
 
+    def _config_there(self) -> str | None:
+        """The configuration of the run that is there; None if nothing says it."""
+        path = self._file("config.gin")
+        if not tf.io.gfile.exists(path):
+            return read_history(self.path).config or None
+        try:
+            with tf.io.gfile.GFile(path) as file:
+                there = file.read()
+        except (UnicodeDecodeError, tf.errors.FailedPreconditionError):  # or a folder
+            there = ""
+        if not config.parameters(there):
+            raise UserError(
+                f"{path} is damaged; move it away, and the same command goes on with the "
+                "parameters that it is given"
+            )
+        check_unedited(self.path, there)
+        return there
+
     def _write_config(self, text: str) -> None:
         """Writes config.gin, unless it says the same already: its comments may be the user's."""
         path = self._file("config.gin")
@@ -200,10 +209,15 @@ class Workdir:
                     return
         write_atomically(path, text)
 
-    def forget_after(self, step: int) -> None:
+    def forget_after(self, step: int, is_measured: bool = False) -> None:
         """Cuts metrics.jsonl back to a step: what comes later is about to be computed again.
 
         TensorBoard does the same once something new is written for it.
+
+        Args:
+            step: at which the run goes on.
+            is_measured: whether it has lines up to that step, by its settings; if they are gone, a
+                warning says so.
         """
         if not self.writes:
             return
@@ -212,11 +226,13 @@ class Workdir:
         if history.move_back(step):
             history.write(self.path)
         path = self._file("metrics.jsonl")
-        if not tf.io.gfile.exists(path):
-            return
-        with tf.io.gfile.GFile(path, "rb") as file:
-            lines = file.read().splitlines()
+        lines = []
+        if tf.io.gfile.exists(path):
+            with tf.io.gfile.GFile(path, "rb") as file:
+                lines = file.read().splitlines()
         kept = [line for line in lines if step_of(line) <= step]
+        if is_measured and not kept:
+            logging.warning("%s has nothing of the steps up to %d: it begins anew here", path, step)
         if kept != lines:
             write_atomically(path, b"".join(line + b"\n" for line in kept))
 

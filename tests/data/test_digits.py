@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 
 from bdm_tf.data import TFDSImages
 from bdm_tf.data.digits import Digits
+from bdm_tf.system.errors import UserError
 
 
 def expected(test):
@@ -46,3 +47,16 @@ def test_every_image_has_its_label(digits_dir):
 def test_prepared_digits_are_read_again_and_not_made_again(digits_dir, monkeypatch):
     monkeypatch.setattr(Digits, "_generate_examples", None)
     assert TFDSImages("digits").load(digits_dir)[0].num_images == 1438
+
+
+def test_a_folder_that_is_made_for_the_digits_is_named_and_a_slip_in_its_path_refused(
+    tmp_path, capsys
+):
+    with pytest.raises(UserError, match=f"--data_dir={tmp_path}/a/b: {tmp_path}/a is not there"):
+        TFDSImages("digits").load(str(tmp_path / "a" / "b"))
+    assert list(tmp_path.iterdir()) == []
+    TFDSImages("digits").load(str(tmp_path / "a"))
+    made = f"preparing the data set 'digits' in {tmp_path}/a, a folder that is made now\n"
+    assert made in capsys.readouterr().out
+    TFDSImages("digits").load(str(tmp_path / "a"))
+    assert "preparing" not in capsys.readouterr().out

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from bdm_tf import config
-from bdm_tf.data import TFDSImages, tfds_source
+from bdm_tf.data import TFDSImages, tfds_builders
 from bdm_tf.data.lsun import Lsun
 from bdm_tf.evaluation.job import make_evaluation
 from bdm_tf.evaluation.paths import Paths
@@ -50,7 +50,7 @@ def unpacked(tmp_path, monkeypatch):
         return {"train": tmp_path / "a", "val": tmp_path / "b"}
 
     monkeypatch.setattr(tfds.download.DownloadManager, "download_and_extract", download_and_extract)
-    monkeypatch.setattr(tfds_source, "_check_network", lambda name, directory: None)
+    monkeypatch.setattr(tfds_builders, "_check_network", lambda name, directory: None)
     return asked
 
 

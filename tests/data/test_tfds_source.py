@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from bdm_tf.data import InMemoryImages, RecordImages, TFDSImages, training_dataset
-from bdm_tf.data.tfds_source import _FORMAT_MODULES, _check_network
+from bdm_tf.data.tfds_builders import _FORMAT_MODULES, _check_network
 from bdm_tf.system.errors import UserError
 from tests.conftest import run
 

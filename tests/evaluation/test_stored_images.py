@@ -61,12 +61,18 @@ def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
     np.save(tmp_path / "none.npy", np.zeros((4, 0, 8, 1), np.uint8))
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     np.savez(tmp_path / "objects.npz", np.array([{}]))
+    np.save(tmp_path / "text.npy", np.full((4, 8, 8, 1), "a"))
+    np.savez(tmp_path / "words.npz", images=np.array(["a cat", "a dog"]))
+    np.save(tmp_path / "dates.npy", np.array(["2026-11-29"], np.datetime64))
     (tmp_path / "empty.npz").write_bytes(b"")
     (tmp_path / "one.PNG").write_bytes(b"")
     for name, words in (
         ("none.npy", r"has shape \(4, 0, 8, 1\)"),
         ("objects.npy", "cannot be read: it holds Python objects"),
         ("objects.npz", "cannot be read: it is no .npz archive of numbers"),
+        ("text.npy", "holds text, no images: give an array of uint8 or float"),
+        ("words.npz", "holds text, no images: give"),
+        ("dates.npy", r"holds datetime64\[D\], no images"),
         ("empty.npz", "cannot be read: it is no .npz archive"),
         ("one.PNG", "is a single image: give the folder"),
     ):

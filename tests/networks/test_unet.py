@@ -78,3 +78,10 @@ def test_dropout_needs_a_seed_and_follows_it():
     )
     np.testing.assert_array_equal(a, again)
     assert np.abs(a - b).max() > 0 and np.abs(a - plain).max() > 0
+
+
+def test_attention_at_a_resolution_that_no_level_has_is_warned_of(caplog):
+    UNet((8, 8, 1), **SMALL)
+    assert caplog.records == []
+    UNet((12, 8, 1), **{**SMALL, "attention_resolutions": (4, 7)})
+    assert "no level of images of 12x8 is of [7], but of [8, 4]" in caplog.text

@@ -98,6 +98,27 @@ def test_tensorflows_first_lines_are_left_out_and_all_else_is_shown(end):
     assert ("KeyError: 'why'" in result.stderr) == end.startswith("raise")
 
 
+@pytest.mark.parametrize("end", ["raise KeyError", "os.kill(os.getpid(), signal.SIGTERM)"])
+def test_what_autograph_writes_is_removed_however_a_command_ends(end, tmp_path):
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import os, signal\nimport tensorflow as tf\n"
+        "from bdm_tf.system.errors import exits_on_user_error\n"
+        "from bdm_tf.system.interrupts import end_at_once\n\n"
+        "@tf.function\ndef positive(x):\n    return x if x > 0 else -x\n\n"
+        "@exits_on_user_error\ndef main(argv):\n"
+        "    positive(tf.constant(1.0))\n    print(os.listdir(os.environ['TMPDIR']), flush=True)\n"
+        f"    {end}\n\n"
+        "end_at_once()\nmain([])\n"
+    )
+    (tmp_path / "temporary").mkdir()
+    given = [f"TMPDIR={tmp_path}/temporary", f"PYTHONPATH={ROOT}", "PYTHONDONTWRITEBYTECODE="]
+    result = run_afresh(["env", *given, sys.executable, str(script)])
+    assert result.returncode == (1 if end.startswith("raise") else 143), result.stderr
+    assert "__autograph_generated_file" in result.stdout
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 def test_a_command_says_nothing_on_stderr_but_its_progress(finished_run, tmp_path):
     arguments = ["sample.py", f"--saved_model={finished_run}/saved_model", "--num_images=1"]
     result = run_afresh(command(*arguments, f"--output={tmp_path}/a.png"))

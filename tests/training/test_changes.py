@@ -17,7 +17,7 @@ from bdm_tf.saved_models import model_info
 from bdm_tf.system.errors import UserError
 from bdm_tf.training import loop  # noqa: F401, for gin
 from bdm_tf.training.workdir import Workdir
-from tests.conftest import metrics, run, train_command
+from tests.conftest import command, metrics, run, train_command
 
 OPTIMIZER = "train.optimizer = @keras.optimizers.Adam()\n"
 
@@ -107,6 +107,31 @@ def test_images_are_known_again_wherever_they_lie(tmp_path):
     assert images.num_images == 4 and images.source_key()
     array = np.zeros([3, 4, 4, 1], np.uint8)
     assert InMemoryImages(array).source_key() != InMemoryImages(array + 1).source_key()
+
+
+@pytest.mark.parametrize("script", ["export.py", "evaluate.py", "figures.py", "train.py"])
+def test_a_configuration_that_was_edited_is_refused_by_every_command(
+    script, finished_run, digits_dir, tmp_path
+):
+    workdir = shutil.copytree(finished_run, tmp_path / "run")
+    text = (workdir / "config.gin").read_text()
+    edited = text.replace("sigma_blur_max = 4.0", "sigma_blur_max = 10.0")
+    assert edited != text
+    (workdir / "config.gin").write_text(edited)
+    arguments = {
+        "export.py": [f"--export_dir={tmp_path}/model"],
+        "evaluate.py": ["--gin_file=gin/eval/digits.gin", f"--data_dir={digits_dir}"],
+        "figures.py": [f"--output={tmp_path}/f.png", "--figure=snr"],
+    }
+    result = run(
+        train_command(workdir, digits_dir)
+        if script == "train.py"
+        else command(script, f"--workdir={workdir}", *arguments[script])
+    )
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "config.gin was edited" in result.stderr
+    assert "sigma_blur_max: 4.0 in training, 10.0 now" in result.stderr
+    assert sorted(os.listdir(tmp_path)) == ["run"]
 
 
 def test_a_model_keeps_its_own_settings(finished_run, tmp_path):

@@ -254,3 +254,27 @@ def test_comments_in_config_gin_are_kept_while_it_says_the_same(tmp_path):
     workdir.claim("# Parameters:\na.b = 1\nb.c = 2\n")
     workdir.close()
     assert path.read_text() == "# my notes\nb.c = 2\na.b = 1\n"
+
+
+@pytest.mark.parametrize("left", [None, "", '{"step": 9}\n', '{"step": 3}\n'])
+def test_measurements_that_are_gone_are_missed(left, tmp_path, caplog):
+    (tmp_path / "config.gin").write_text("a.b = 1\n")
+    if left is not None:
+        (tmp_path / "metrics.jsonl").write_text(left)
+    workdir = Workdir(str(tmp_path))
+    workdir.forget_after(8, is_measured=False)
+    assert caplog.records == []
+    workdir.forget_after(8, is_measured=True)
+    workdir.close()
+    is_said = "metrics.jsonl has nothing of the steps up to 8" in caplog.text
+    assert is_said == (left != '{"step": 3}\n')
+
+
+def test_a_lost_configuration_is_checked_by_the_history(tmp_path):
+    workdir = Workdir(str(tmp_path))
+    workdir.claim("Model.x = 1\nsample.y = 1\n")
+    (tmp_path / "config.gin").unlink()
+    with pytest.raises(UserError, match="Model.x: 1 there, 2 here"):
+        workdir.claim("Model.x = 2\n", step=3)
+    workdir.claim("Model.x = 1\nsample.y = 2\n", step=3)
+    workdir.close()
