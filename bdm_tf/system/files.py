@@ -102,16 +102,18 @@ def writing(path: str) -> Iterator[None]:
         raise UserError(f"{path} cannot be written: {reason}") from error
 
 
-def why_not_written(error: Exception, again: str = "the same command goes on") -> str:
+def why_not_written(error: Exception, again: str = "give the same command again") -> str:
     """The reason, and the way out, which is another where there is no room.
 
     Args:
         error: what writing raised.
-        again: what happens once the reason is gone.
+        again: what to do, or what happens, once the reason is gone.
     """
     reason = _PARTIAL.sub(r"\1\2; ", first_line(error))
     code = getattr(error, "errno", None)
     full = code in _NO_ROOM or isinstance(error, tf.errors.ResourceExhaustedError)
+    if os.strerror(errno.EFBIG) in reason:
+        return f"{reason}; make room, or raise the limit on a file's size (ulimit -f), and {again}"
     if full or any(os.strerror(number) in reason for number in _NO_ROOM):
         return f"{reason}; make room, and {again}"
     return f"{reason}; mend that, or give another path"

@@ -97,9 +97,10 @@ class Workdir:
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
+            reason = why_not_written(error, "the same command goes on")
             raise UserError(
-                f"--workdir={self.path} cannot be written to: {why_not_written(error)}. What was "
-                "saved before is untouched"
+                f"--workdir={self.path} cannot be written to: {reason}. What was saved before is "
+                "untouched"
             ) from error
 
     def close(self) -> None:
