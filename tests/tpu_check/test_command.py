@@ -99,6 +99,7 @@ def test_what_does_not_fit_is_said_with_a_way_out():
 WRONG = {
     "no such chip": (["--topology=v9:2x2"], "--topology=v9:2x2 must be a chip"),
     "no shape": (["--image_shape=0,8,1"], "--image_shape=0,8,1 must be three numbers above 0"),
+    "no number": (["--image_shape=8,8,²"], "--image_shape=8,8,² must be three numbers above 0"),
     "no such slice": (["--topology=v5e:3x3"], "take one of 1x1, 2x2, 2x4"),
     "indivisible": (["--batch_size=6"], "a batch of 6 cannot be cut into 8 equal pieces"),
 }

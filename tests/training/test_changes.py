@@ -76,7 +76,7 @@ def test_other_images_are_refused_unless_asked_for(tmp_path):
     files.claim("a.b = 1\n", new)
     files.forget_after(4)  # the checkpoint of step 8 turned out to be broken
     assert read_history(str(tmp_path)) == History(
-        new, [{"step": 4, "changed": {"images": [str(old), str(new)]}}]
+        new, [{"step": 4, "changed": {"images": [str(old), str(new)]}}], "a.b = 1\n"
     )
     for content in ('{"images"', '{"images": null, "changes": [1]}'):
         (tmp_path / "history.json").write_text(content)
