@@ -66,11 +66,13 @@ def _say_where(name: str, directory: str, is_given: bool) -> None:
     """Says where a data set is about to be prepared, which may be no folder of TFDS's but a slip.
 
     Raises:
-        UserError: not even the folder around a given one is there.
+        UserError: it is a file, or not even the folder around a given one is there.
     """
     around = os.path.dirname(os.path.abspath(directory))
     if is_given and "://" not in directory and not os.path.isdir(around):
         raise UserError(f"--data_dir={directory}: {around} is not there; make it, if it is meant")
+    if tf.io.gfile.exists(directory) and not tf.io.gfile.isdir(directory):
+        raise UserError(f"--data_dir={directory} is a file: give a folder")
     made = "" if tf.io.gfile.isdir(directory) else ", a folder that is made now"
     print(f"preparing the data set {name!r} in {directory}{made}", flush=True)
 

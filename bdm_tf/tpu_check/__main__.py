@@ -22,7 +22,9 @@ _OUTPUT = define_path("output", None, "A .json for the report.")
 def _image_shape() -> tuple[int, ...] | None:
     if _IMAGE_SHAPE.value is None:
         return None
-    if len(_IMAGE_SHAPE.value) != 3 or not all(n.isdecimal() and int(n) for n in _IMAGE_SHAPE.value):
+    if len(_IMAGE_SHAPE.value) != 3 or not all(
+        n.isdecimal() and int(n) for n in _IMAGE_SHAPE.value
+    ):
         given = ",".join(_IMAGE_SHAPE.value)
         raise UserError(
             f"--image_shape={given} must be three numbers above 0, for instance 32,32,3"

@@ -55,6 +55,9 @@ def test_a_folder_that_is_made_for_the_digits_is_named_and_a_slip_in_its_path_re
     with pytest.raises(UserError, match=f"--data_dir={tmp_path}/a/b: {tmp_path}/a is not there"):
         TFDSImages("digits").load(str(tmp_path / "a" / "b"))
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match=f"--data_dir={tmp_path}/file is a file: give a folder"):
+        TFDSImages("digits").load(str(tmp_path / "file"))
     TFDSImages("digits").load(str(tmp_path / "a"))
     made = f"preparing the data set 'digits' in {tmp_path}/a, a folder that is made now\n"
     assert made in capsys.readouterr().out
