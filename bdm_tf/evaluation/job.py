@@ -299,11 +299,13 @@ def make_evaluation(subject, strategy: tf.distribute.Strategy, paths: Paths) -> 
     except UserError:
         raise
     except (TypeError, RuntimeError) as error:
-        if "gin" not in str(error) and "argument" not in str(error):
+        lacks = str(error).startswith("Required bindings")
+        if not lacks and "gin" not in str(error) and "argument" not in str(error):
             raise
         if message := about_a_lack(str(error)):
             raise UserError(message) from error
         reason = str(error).splitlines()[0]
+        reason += ": give a file of gin/eval" if lacks else ""
         raise UserError(f"evaluate cannot be built from the gin parameters: {reason}") from error
 
 

@@ -74,8 +74,12 @@ def test_wrong_input_gets_a_clear_message(tmp_path, finished_run, scored, evalua
         ([run_flag, "--gin_param=evaluate.evaluators = [@Frechet]"], "Frechet"),
         ([run_flag, "--gin_param=FrechetDistance.split = 'test'"], "test"),
     ]
-    for flags, message in cases:
-        result = run(evaluate(f"--output={tmp_path}/r.json", *flags))
+    commands = [(evaluate(f"--output={tmp_path}/r.json", *flags), words) for flags, words in cases]
+    images = f"--images={scored}/samples.npz"
+    no_protocol = command("evaluate.py", "--gin_file=gin/digits.gin", images)
+    commands.append((no_protocol, "['features', 'evaluators']: give a file of gin/eval"))
+    for flags, message in commands:
+        result = run(flags)
         assert result.returncode == 1, (flags, result.stdout, result.stderr[-2000:])
         assert message in result.stderr, (flags, result.stderr[-2000:])
         assert "Traceback" not in result.stderr, flags
