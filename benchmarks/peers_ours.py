@@ -4,22 +4,20 @@ import json
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-import tensorflow as tf
-from steps_on_noise import steps_on_noise
 from taking_turns import take_turns
 
-from bdm_tf import config
-from bdm_tf.model import build_model
-from bdm_tf.sampling import DDIMSampler
-from bdm_tf.training.loop import train  # noqa: F401, whose parameters gin files name
+from bdm_tf.system.terminal import load_tensorflow
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SHAPE = (32, 32, 3)
 
 
 def build(case: dict):
+    from bdm_tf import config
+    from bdm_tf.model import build_model
+    from bdm_tf.training.loop import train  # noqa: F401, whose parameters gin files name
+
     dtype = "float32" if case["dtype"] == "float32" else "mixed_bfloat16"
     given = {
         "UNet.channels": case["width"],
@@ -33,11 +31,17 @@ def build(case: dict):
 
 
 def training(model, case: dict):
+    from steps_on_noise import steps_on_noise
+
     return steps_on_noise(model, case["batch"])
 
 
 def sampling(model, case: dict):
     """Draws images by DDIM, with so many evaluations of the network."""
+    import tensorflow as tf
+
+    from bdm_tf.sampling import DDIMSampler
+
     shape = (case["batch"], *SHAPE)
 
     @tf.function(autograph=False)
@@ -49,6 +53,9 @@ def sampling(model, case: dict):
 
 def main() -> None:
     case = json.loads(sys.argv[1])
+    load_tensorflow()  # as the commands do
+    import tensorflow as tf
+
     if case["device"] == "cpu":
         tf.config.set_visible_devices([], "GPU")
     run = {"train": training, "sample": sampling}[case["task"]](build(case), case)

@@ -19,6 +19,9 @@ _CHATTER = (
     "I0000 |WARNING: All log messages before absl::Init|To enable the following instructions"
     "|.*Unable to register cu"
 )
+# Keras and TensorFlow Lite import these where they find them, which takes seconds and 100 MB, for
+# parts that no command uses.
+_UNUSED = ("jax", "matplotlib", "sklearn")
 _FILTER = """
 import re, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -57,12 +60,25 @@ def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow without the lines that it begins with on every machine."""
+    """Imports TensorFlow and Keras without the lines that they begin with on every machine."""
     if "tensorflow" not in sys.modules:
-        with _without_chatter():
+        with _without_chatter(), _without_modules(_UNUSED):
+            import keras  # noqa: F401
             import tensorflow
 
             tensorflow.config.list_physical_devices()  # looks for GPUs, and says so
+
+
+@contextlib.contextmanager
+def _without_modules(names: tuple[str, ...]) -> Iterator[None]:
+    """Within, modules of these names are not to be had, but where they are there already."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -53,6 +54,8 @@ class Trainer:
         self.batch_size, self._seed = batch_size, seed
         self._ema_decay, self._clip_norm = ema_decay, clip_norm
         self._parts = accumulation_steps
+        # Grappler takes seconds of the first step and makes the others no faster.
+        self._rewriting = contextlib.nullcontext if jit_compile else _without_grappler
         # AutoGraph's reading of the step takes seconds: a loop is a tf.while_loop.
         self._step = tf.function(
             self.replica_step, jit_compile=jit_compile or None, autograph=False
@@ -70,7 +73,8 @@ class Trainer:
 
     def run(self, iterator: Iterator, num_steps: int) -> np.ndarray:
         """Takes steps and returns float32 `[num_steps, STEP_RECORD]`, a row a step."""
-        return self._many_steps(iterator, tf.constant(num_steps)).numpy()
+        with self._rewriting():
+            return self._many_steps(iterator, tf.constant(num_steps)).numpy()
 
     def eval_loss(self, images: np.ndarray, labels: np.ndarray | None = None) -> float:
         """Mean loss of the averaged weights on images, with the same times and noise every time.
@@ -191,3 +195,15 @@ class Trainer:
     def _seed_for(self, step, purpose):
         seed = tf.stack([tf.constant(self._seed, tf.int32), tf.cast(step, tf.int32)])
         return fold_in(seed, purpose)
+
+
+@contextlib.contextmanager
+def _without_grappler() -> Iterator[None]:
+    """Functions that are called within are run as they were traced."""
+    name = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(name, False)
+    tf.config.optimizer.set_experimental_options({name: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({name: before})
