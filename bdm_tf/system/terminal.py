@@ -54,9 +54,12 @@ def _parse_flags(help: str | None, argv: list[str]) -> list[str]:
         print(f"{sys.modules['__main__'].__doc__ or help}\n{flags.FLAGS.main_module_help()}")
         sys.stdout.flush()  # while a reader that is gone is no error
         sys.exit(0)
+    rest = app.parse_flags_with_usage(argv)
     for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        flag.allow_overwrite = isinstance(flag, flags.MultiFlag)  # else given once
-    return app.parse_flags_with_usage(argv)
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
+            text = "--%s is given %d times; the last one counts: %s"
+            logging.warning(text, flag.name, flag.present, flag.value)
+    return rest
 
 
 def load_tensorflow() -> None:
