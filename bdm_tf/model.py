@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, networks, noise_prior, sampling  # noqa: F401, for gin
+from bdm_tf import config, data, diffusion, networks, noise_prior, sampling, warm  # noqa: F401
 from bdm_tf.classes import Classes, check_guidable
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
@@ -97,16 +97,23 @@ class Model:
         self.changes: list[dict] = []
         self.spectrum_sha256 = spectrum_sha256
         self.classes: Classes | None = None
-        given = {}
+        heads, given = self.parametrisation.num_heads, {}
+        if heads > 1:
+            given["output_channels"] = heads * self.image_shape[2]
         if class_names is not None:
             self.classes = Classes(class_names, class_counts or (), label_dropout or 0.0)
-            given = {"num_classes": len(self.classes)}
+            given["num_classes"] = len(self.classes)
         self.network = network(image_shape=self.image_shape, **given)
         self.ema_network = network(image_shape=self.image_shape, name="ema", **given)
         if self.classes is None and getattr(self.network, "num_classes", None) is not None:
             raise UserError(
                 "the network's num_classes is that of the training images: give "
                 "train.label_dropout = 0.1 in its place"
+            )
+        if heads == 1 and getattr(self.network, "output_channels", None) is not None:
+            raise UserError(
+                "the network's output_channels follows from Model.parametrisation, which has one "
+                "head here: leave it out"
             )
         self.parametrisation.check(self.process)
         objective.check(self.denoiser())

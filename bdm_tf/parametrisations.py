@@ -18,9 +18,11 @@ class Parametrisation(abc.ABC):
 
     Attributes:
         needs_spectrum: whether it needs the training images' `Spectrum`.
+        num_heads: how many images the network predicts, one after the other in its channels.
     """
 
     needs_spectrum = False
+    num_heads = 1
 
     def check(self, process) -> None:
         """Raises a `UserError` if noise and image do not follow from it in this process."""
@@ -214,32 +216,32 @@ class PredictEDM(Parametrisation):
         self._sigma_data = sigma_data
 
     def check(self, process):
+        name = type(self).__name__
         if process.is_deterministic:
-            raise UserError("PredictEDM needs noise, but sigma_t is 0: choose PredictX")
+            raise UserError(f"{name} needs noise, but sigma_t is 0: choose PredictX")
         if not process.keeps_scale:
             raise UserError(
-                "PredictEDM is for processes with a_t = 1, such as BlurringProcess.noise = "
+                f"{name} is for processes with a_t = 1, such as BlurringProcess.noise = "
                 "@GeometricNoise() without variance_preserving: choose PredictPreconditioned"
             )
 
     def network_input(self, process, z_t, t, spectrum=None):
-        _, length = self._scales(process, t)
+        _, _, length = self._scales(process, t)
         return z_t / length
 
     def target(self, process, *, x, eps, z_t, t, spectrum=None):
-        sigma, length = self._scales(process, t)
-        c_skip, c_out = (self._sigma_data / length) ** 2, sigma * self._sigma_data / length
+        c_skip, c_out, _ = self._scales(process, t)
         return (x - c_skip * z_t) / c_out
 
     def coefficients(self, process, *, u_f, u_t, t, spectrum=None):
-        sigma, length = self._scales(process, t)
-        c_skip, c_out = (self._sigma_data / length) ** 2, sigma * self._sigma_data / length
+        c_skip, c_out, _ = self._scales(process, t)
         u_x = c_skip * u_t + c_out * u_f
         return process.u_eps_from_u_x(u_t, u_x, t), u_x
 
     def _scales(self, process, t):
         sigma = tf.exp(process.log_noise_to_signal(t))[:, None, None, None]
-        return sigma, tf.sqrt(sigma**2 + self._sigma_data**2)
+        length = tf.sqrt(sigma**2 + self._sigma_data**2)
+        return (self._sigma_data / length) ** 2, sigma * self._sigma_data / length, length
 
 
 @gin.register

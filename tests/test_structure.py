@@ -31,6 +31,7 @@ FLOORS = [
     "bdm_tf.angles",
     "bdm_tf.grids",
     "bdm_tf.parametrisations",
+    "bdm_tf.warm",
     "bdm_tf.priors",
     "bdm_tf.noise_prior",
     "bdm_tf.projections",

@@ -10,13 +10,16 @@ from bdm_tf.diffusion.noise_schedules import (
     NoiseSchedule,
 )
 from bdm_tf.diffusion.process import BlurringProcess
+from bdm_tf.diffusion.progressive import ProgressiveNoise
 from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
+from bdm_tf.diffusion.warm import BlurByNoise
 
 __all__ = [
     "DCT",
     "Basis",
     "BlockNoise",
+    "BlurByNoise",
     "BlurSchedule",
     "BlurringProcess",
     "ConstantNoise",
@@ -30,4 +33,5 @@ __all__ = [
     "NoiseSchedule",
     "PatchDCT",
     "PowerLawNoise",
+    "ProgressiveNoise",
 ]

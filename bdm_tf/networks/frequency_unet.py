@@ -23,7 +23,7 @@ class FrequencyUNet(keras.layers.Layer):
         image_shape: `(H, W, C)`.
         basis: whose coefficients the UNet sees, as a rule that of the process.
         network: makes the network inside from `image_shape` and `name`.
-        num_classes: of images with labels; handed to the network inside.
+        num_classes, output_channels: handed to the network inside, see `UNet`.
         name: of the layer.
 
     Raises:
@@ -36,13 +36,15 @@ class FrequencyUNet(keras.layers.Layer):
         basis=gin.REQUIRED,
         network: Callable = UNet,
         num_classes: int | None = None,
+        output_channels: int | None = None,
         name: str = "frequency_unet",
     ):
         check_kind("FrequencyUNet.basis", basis, Basis)
         check_maker("FrequencyUNet.network", network, "@UNet")
         super().__init__(name=name, autocast=False)
-        self.basis = basis
-        given = {} if num_classes is None else {"num_classes": num_classes}
+        self.basis, self.output_channels = basis, output_channels
+        given = {"num_classes": num_classes, "output_channels": output_channels}
+        given = {name: value for name, value in given.items() if value is not None}
         self.network = network(image_shape=image_shape, name=f"{name}_inside", **given)
         self.built = True
 

@@ -38,6 +38,8 @@ class UNet(keras.layers.Layer):
             gradient: memory for about a third more work; the result is the same.
         dtype: Keras dtype policy: "float32" or "mixed_bfloat16". Variables, the time embedding,
             normalisation and the output are float32 in both.
+        output_channels: of the prediction; None is C. `Model` hands it over where the
+            parametrisation has several heads.
         num_classes: of images with labels; `Model` hands it over. The embedding of a label is added
             to that of the time; one more stands for an image without.
 
@@ -60,6 +62,7 @@ class UNet(keras.layers.Layer):
         remat: bool = False,
         dtype: str = "float32",
         num_classes: int | None = None,
+        output_channels: int | None = None,
         name: str = "unet",
     ):
         check_counts("UNet", 1, _MOST, channels=channels, num_res_blocks=num_res_blocks)
@@ -100,7 +103,7 @@ class UNet(keras.layers.Layer):
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")
         self.time2 = dense(size, size, name="time2", dtype="float32")
-        self.num_classes = num_classes
+        self.num_classes, self.output_channels = num_classes, output_channels
         if num_classes is not None:
             check_counts("UNet", 1, num_classes=num_classes)
             self.labels = dense(size, num_classes + 1, name="labels", dtype="float32", bias=False)
@@ -155,7 +158,9 @@ class UNet(keras.layers.Layer):
         self._up_has = [a is not None for a in up[1::2]]
         self._up_takes = ["resample" not in b.name for b in self.up_blocks]
         self.norm_out = GroupNorm(now, name="norm_out")
-        self.conv_out = conv(image_channels, now, name="conv_out", dtype="float32", zeros=True)
+        outputs = image_channels if output_channels is None else output_channels
+        check_counts("UNet", 1, _MOST, output_channels=outputs)
+        self.conv_out = conv(outputs, now, name="conv_out", dtype="float32", zeros=True)
         self.built = True
 
     def call(self, z_t, t, dropout_seed=None, label=None):
@@ -168,7 +173,7 @@ class UNet(keras.layers.Layer):
             label: classes int32 `[B]`, `num_classes` for an image without; None for none at all.
 
         Returns:
-            `[B, H, W, C]` float32.
+            float32 `[B, H, W, C]`, or of `output_channels`.
         """
         is_training = dropout_seed is not None
         fused = is_training and z_t.shape.is_fully_defined() and suits()

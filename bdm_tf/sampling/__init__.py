@@ -18,6 +18,7 @@ from bdm_tf.sampling.heun import HeunSampler
 from bdm_tf.sampling.ihdm import IHDMSampler
 from bdm_tf.sampling.momentum import MomentumSampler, NaiveSampler
 from bdm_tf.sampling.sampler import Sampler
+from bdm_tf.sampling.warm import WarmSampler
 
 __all__ = [
     "AncestralSampler",
@@ -38,4 +39,5 @@ __all__ = [
     "Sampler",
     "TimeGrid",
     "UniformGrid",
+    "WarmSampler",
 ]

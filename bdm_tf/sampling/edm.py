@@ -16,7 +16,7 @@ _MOST_CHURN = math.sqrt(2.0) - 1.0
 _STRONGEST = 1e6  # sigma
 
 
-class _FromEndToEnd(Sampler):
+class FromEndToEnd(Sampler):
     """T steps, at least 2, at T times: those of the grid from t = 1 to t = 0, both included.
 
     The last step, from t = 0, returns u_x_hat. They take 2 T - 1 network evaluations.
@@ -50,7 +50,7 @@ class _FromEndToEnd(Sampler):
 
 
 @gin.register
-class EDMSampler(_FromEndToEnd):
+class EDMSampler(FromEndToEnd):
     """Heun's method in `dx / dsigma = (x - x_hat) / sigma`, with noise put in before each step.
 
     Algorithms 1 and 2. A step from sigma_t to sigma_s of T steps first adds noise up to
@@ -138,7 +138,7 @@ class EDMSampler(_FromEndToEnd):
 
 
 @gin.register
-class RelaySampler(_FromEndToEnd):
+class RelaySampler(FromEndToEnd):
     """Relay Diffusion's sampler for blur and noise: Heun's method, and a share s of new noise.
 
         u_s = alpha_s u_x_hat + sqrt(1 - s^2) (sigma_s / sigma_t) (u_t - alpha_t u_x_hat)
