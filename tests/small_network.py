@@ -9,9 +9,10 @@ import tensorflow as tf
 class Convolutions(keras.Model):
     """Four, two of them of the same shape."""
 
-    def __init__(self, image_shape, name=None):
+    def __init__(self, image_shape, output_channels=None, name=None):
         super().__init__(name=name)
-        widths = (4, 4, 4, image_shape[-1])
+        self.output_channels = output_channels
+        widths = (4, 4, 4, output_channels or image_shape[-1])
         self.steps = [keras.layers.Conv2D(n, 3, padding="same", activation="tanh") for n in widths]
         self(tf.zeros([1, *image_shape]), tf.zeros([1]))
 

@@ -44,6 +44,7 @@ VALUES = [
 SHAPE = "Model.image_shape = (8, 8, 1)"
 BLUR, IHDM = ["digits.gin"], ["digits.gin", "base/ihdm.gin"]
 EDM = ["digits.gin", "base/edm.gin"]
+WARM = ["digits.gin", "base/warm_diffusion.gin"]
 RELAY = ["digits.gin", "base/relay_diffusion.gin"]
 LOG = ["LogBlur.num_steps = 3", "sample.num_steps = 3"]
 COLD = ["digits.gin", "base/cold_diffusion.gin"]
@@ -72,6 +73,10 @@ PARTS = {
     "FittedGrid": (BLUR, []),
     "EDMSampler": (EDM, []),
     "RelaySampler": (RELAY, []),
+    "WarmSampler": (WARM, []),
+    "BlurByNoise": (WARM, []),
+    "PredictBlurAndRest": (WARM, []),
+    "ProgressiveNoise": (["digits.gin", "base/progressive_deblurring.gin"], []),
     "PatchDCT": (RELAY, []),
     "LogNormalNoise": (RELAY, []),
     "BlockNoise": (RELAY, []),

@@ -9,8 +9,10 @@ from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
 from bdm_tf.diffusion.bases import MatrixBasis, PixelBasis
 from bdm_tf.diffusion.blur_schedules import CumulativeBlur, LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise, GeometricNoise
+from bdm_tf.diffusion.progressive import ProgressiveNoise
 from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
+from bdm_tf.diffusion.warm import BlurByNoise
 from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictV, PredictX
 from tests import oracle
 
@@ -49,6 +51,18 @@ def relay(size=2):
     return BlurringProcess((4, 4, 2), basis=PatchDCT(size), noise=noise, blur=blur)
 
 
+def progressive(sigma_last=0.08):
+    """Progressive deblurring's process, with less blur for so few pixels."""
+    noise = ProgressiveNoise(sigma_last=sigma_last)
+    return BlurringProcess((4, 4, 2), noise=noise, blur=BlurSchedule(0.0))
+
+
+def warm(ratio=0.5, sigma_max=80.0):
+    """Warm Diffusion's process."""
+    noise = GeometricNoise(0.002, sigma_max)
+    return BlurringProcess((4, 4, 2), noise=noise, blur=BlurByNoise(noise, ratio))
+
+
 def power_law(exponent=-0.5):
     noise = PowerLawNoise(exponent=exponent, offset=0.1)
     return BlurringProcess((4, 4, 2), noise=noise, blur=BlurSchedule(0.0))
@@ -68,6 +82,8 @@ PROCESSES = {
     "IHDM": ihdm(),
     "patches, noise of blocks": relay(),
     "noise by a power law": power_law(),
+    "progressive": progressive(),
+    "warm": warm(),
 }
 
 

@@ -19,13 +19,13 @@ class ProgressiveNoise(NoiseSchedule):
     grow as the square of their number to sigma_last,
 
         g_t = sum beta + lambda sum sigma^2
-            = (1 + (N - 1) t) (beta_min + (beta_max - beta_min) t / 2) + lambda N sigma_last^2 t^5 / 5
+        sum beta = (1 + (N - 1) t) (beta_min + (beta_max - beta_min) t / 2)
+        sum sigma^2 = N sigma_last^2 t^5 / 5
 
-    so that noise takes the place of all that fades, and blur takes high frequencies the faster. At
-    `t = (i - 1) / (N - 1)` it is the published process after i steps, whose `prod (1 - beta)` is
-    `exp(-sum beta)` here, and whose sum of blurs is its integral. It blurs by itself: give
-    `BlurringProcess.blur` none. A schedule that no process has asked for its frequencies is that of
-    frequency 0.
+    so that noise takes the place of all that fades, high frequencies first. At `t = (i - 1) / (N -
+    1)` it is the published process after i steps, with `exp(-sum beta)` for their `prod (1 - beta)`
+    and an integral for the sum of blurs. It blurs by itself: give `BlurringProcess.blur` none. A
+    schedule that no process has told its frequencies is that of frequency 0.
 
     Args:
         beta_min, beta_max: the first and the last beta, above 0, below 1.
@@ -81,6 +81,22 @@ class ProgressiveNoise(NoiseSchedule):
         """That of frequency 0, which is never blurred."""
         sum_beta = self._first + t * (self._linear + t * self._square)
         return 0.5 * tf.math.log(tf.math.expm1(sum_beta))
+
+    def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Times at which frequency 0 has a log-SNR that is uniform, and their density."""
+        low, high = self.log_noise_to_signal(0.0), self.log_noise_to_signal(1.0)
+        t = self.time_at(low + (high - low) * places)
+        return t, -0.5 * self._unblurred().logsnr_slope(t) / (high - low)
+
+    def importance_probability(self, s: tf.Tensor, t: tf.Tensor) -> tf.Tensor:
+        """The share of the fall of frequency 0's log-SNR that lies between s and t."""
+        unblurred = self._unblurred()
+        return unblurred.logsnr_difference(s, t) / unblurred.logsnr_difference(0.0, 1.0)
+
+    def _unblurred(self) -> ProgressiveNoise:
+        found = copy.copy(self)
+        found._frequencies_squared = 0.0
+        return found
 
     def _grown(self, s, t: tf.Tensor) -> tf.Tensor:
         """`g_t - g_s`, with `t - s` as a factor."""

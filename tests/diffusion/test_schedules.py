@@ -8,6 +8,7 @@ import tensorflow as tf
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.blur_schedules import BlurSchedule, CumulativeBlur, LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise, CosineSchedule, GeometricNoise
+from bdm_tf.diffusion.warm import BlurByNoise
 
 K = 200
 GAPS = np.array([1 / 4000, 1 / 1000, 1 / 200, 1 / 50, 0.1, 0.3, 0.6, 0.9, 1.0])
@@ -32,6 +33,10 @@ def cumulative_tau(t, first, increment, steps):
     return (first**2 * ones + 2 * first * increment * i + increment**2 * i2) / 2
 
 
+def warm_tau(t, ratio, lowest, highest):
+    return (ratio * lowest * (highest / lowest) ** t) ** 2 / 2
+
+
 def sine_tau(t, sigma, power):
     return (sigma * np.sin(t * np.pi / 2) ** power) ** 2 / 2
 
@@ -42,6 +47,7 @@ SCHEDULES = {
     "IHDM": (LogBlur(0.5, 24.0, K), lambda t: log_blur_tau(t, 0.5, 24.0, K)),
     "Soft": (LogBlur(0.01, 23.0), lambda t: log_blur_tau(t, 0.01, 23.0)),
     "Cold": (CumulativeBlur(), lambda t: cumulative_tau(t, 0.35, 0.01, 50)),
+    "Warm": (BlurByNoise(GeometricNoise(0.01, 8.0), 0.5), lambda t: warm_tau(t, 0.5, 0.01, 8.0)),
 }
 EACH_SCHEDULE = pytest.mark.parametrize("schedule, tau", SCHEDULES.values(), ids=SCHEDULES)
 
@@ -174,6 +180,11 @@ MINIMA = {
     ),
     "IHDM": (LogBlur(0.5, 24.0, K), lambda t: log_blur_tau(t, 0.5, 24.0, K), 0.0),
     "Cold": (CumulativeBlur(), lambda t: cumulative_tau(t, 0.35, 0.01, 50), 0.0),
+    "Warm": (
+        BlurByNoise(GeometricNoise(0.01, 8.0), 0.5),
+        lambda t: warm_tau(t, 0.5, 0.01, 8.0),
+        0.0,
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Every sampler, grid, projection and parametrisation once, as a model to draw from."""
 
 import numpy as np
+import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.noise_prior import NoisePrior
@@ -9,6 +10,7 @@ from bdm_tf.parametrisations import (
     PredictPreconditioned,
     PredictResidual,
     PredictStep,
+    PredictV,
     PredictX,
 )
 from bdm_tf.priors import BlurredImages, GaussianPrior
@@ -36,9 +38,11 @@ from bdm_tf.sampling import (
     PowerGrid,
     RelaySampler,
     UniformGrid,
+    WarmSampler,
 )
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.trust import Trust
+from bdm_tf.warm import PredictBlurAndRest
 from tests import toy_models
 from tests.sampling.models import fitted, levels
 
@@ -54,8 +58,13 @@ def _of(sampler, projection=None, parametrisation=None, process=None, prior=None
     parametrisation = parametrisation or PredictX()
     if prior is not None and prior.is_fitted:
         fitted(prior, process, levels(12, SHAPE))
+
+    def network(z_t, t):
+        answer = 2.0 * toy_models.small_network(z_t, t)  # so that projections have work
+        return tf.concat([answer] * parametrisation.num_heads, axis=-1)
+
     denoiser = Denoiser(
-        lambda z_t, t: 2.0 * toy_models.small_network(z_t, t),  # so that projections have work
+        network,
         process,
         projection,
         parametrisation=parametrisation,
@@ -98,6 +107,16 @@ CASES = {
     ),
     "relay": lambda: _of(
         RelaySampler(), PixelClip(), PredictEDM(), toy_models.relay(), GaussianPrior()
+    ),
+    "warm": lambda: _of(
+        WarmSampler(),
+        PixelClip(),
+        PredictBlurAndRest(),
+        toy_models.warm(sigma_max=5.0),
+        NoisePrior(),
+    ),
+    "ancestral, progressive": lambda: _of(
+        AncestralSampler(), SpectralClip(), PredictV(), toy_models.progressive()
     ),
     "ancestral, noise by the spectrum": lambda: _of(
         AncestralSampler(grid=PowerGrid(last=0.996)),
