@@ -44,10 +44,12 @@ SECTION_3 = [
 ]
 SINCE_2022 = [
     ("EDM", "edm", (), "none"),
+    ("Progressive deblurring", "progressive_deblurring", (), "none"),
     ("Blurring Diffusion by gDDIM", "gddim", (), "none"),
     ("Relay Diffusion, alone", "relay_diffusion", (), "none"),
     ("Noise by a power law", "power_law_noise", (), "none"),
     ("EqualSNR", "equal_snr", (), "none"),
+    ("Warm Diffusion", "warm_diffusion", (), "none"),
 ]
 TABLE_3 = [
     (f"sigma_B,max = {sigma}", "blurring_diffusion", (f"blur_{sigma}",), paper)

@@ -1,4 +1,4 @@
-"""Models of Table 1, and one since, by their commands: trained, resumed, shipped, scored."""
+"""Models of Table 1, and two since, by their commands: trained, resumed, shipped, scored."""
 
 import os
 import sys
@@ -19,9 +19,10 @@ MODELS = {
     "cold_diffusion": ["CumulativeBlur.num_steps = 3"],
     "soft_diffusion": [],
     "equal_snr": [],  # whose process knows the training images' spectrum
+    "warm_diffusion": [],  # whose network has two heads
 }
-HAVE_BITS = ("soft_diffusion", "equal_snr")
-STEPS = {"ihdm": (3, 3), "cold_diffusion": (1, 3)}
+HAVE_BITS = ("soft_diffusion", "equal_snr", "warm_diffusion")
+STEPS = {"ihdm": (3, 3), "cold_diffusion": (1, 3), "warm_diffusion": (2, None)}
 ALONE = """
 import sys
 class Refuse:
@@ -62,7 +63,7 @@ def test_its_saved_model_draws_alone_and_any_part_of_a_seed(trained, tmp_path):
     np.testing.assert_array_equal(drawn["whole"][3:7], drawn["part"])
     assert len(np.unique(drawn["whole"], axis=0)) > 7
     assert os.path.exists(os.path.join(workdir, "samples", "step_00000012.png"))
-    learnt = "spectrum.npz" if name == "equal_snr" else "prior.npz"
+    learnt = {"equal_snr": "spectrum.npz", "warm_diffusion": ""}.get(name, "prior.npz")
     assert os.path.exists(os.path.join(workdir, learnt))
 
 
