@@ -110,11 +110,6 @@ class Model:
                 "the network's num_classes is that of the training images: give "
                 "train.label_dropout = 0.1 in its place"
             )
-        if heads == 1 and getattr(self.network, "output_channels", None) is not None:
-            raise UserError(
-                "the network's output_channels follows from Model.parametrisation, which has one "
-                "head here: leave it out"
-            )
         self.parametrisation.check(self.process)
         objective.check(self.denoiser())
         self.times.check(self.process)

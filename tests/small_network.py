@@ -5,13 +5,12 @@ import keras
 import tensorflow as tf
 
 
-@gin.register
+@gin.register(denylist=["output_channels"])
 class Convolutions(keras.Model):
     """Four, two of them of the same shape."""
 
     def __init__(self, image_shape, output_channels=None, name=None):
         super().__init__(name=name)
-        self.output_channels = output_channels
         widths = (4, 4, 4, output_channels or image_shape[-1])
         self.steps = [keras.layers.Conv2D(n, 3, padding="same", activation="tanh") for n in widths]
         self(tf.zeros([1, *image_shape]), tf.zeros([1]))

@@ -12,7 +12,7 @@ from bdm_tf.networks.unet import UNet
 from bdm_tf.system.errors import check_kind, check_maker
 
 
-@gin.register
+@gin.register(denylist=["output_channels"])
 class FrequencyUNet(keras.layers.Layer):
     """f_theta with the UNet in frequency space: it takes u_t and predicts coefficients.
 
@@ -42,7 +42,7 @@ class FrequencyUNet(keras.layers.Layer):
         check_kind("FrequencyUNet.basis", basis, Basis)
         check_maker("FrequencyUNet.network", network, "@UNet")
         super().__init__(name=name, autocast=False)
-        self.basis, self.output_channels = basis, output_channels
+        self.basis = basis
         given = {"num_classes": num_classes, "output_channels": output_channels}
         given = {name: value for name, value in given.items() if value is not None}
         self.network = network(image_shape=image_shape, name=f"{name}_inside", **given)

@@ -20,7 +20,7 @@ _MOST = 10_000
 _DTYPES = ("float32", "mixed_bfloat16")
 
 
-@gin.register
+@gin.register(denylist=["output_channels"])
 class UNet(keras.layers.Layer):
     """f_theta(z_t, t): images and times to a prediction of the images' shape.
 
@@ -103,7 +103,7 @@ class UNet(keras.layers.Layer):
         size = embedding_multiplier * channels
         self.time1 = dense(size, channels, name="time1", dtype="float32")
         self.time2 = dense(size, size, name="time2", dtype="float32")
-        self.num_classes, self.output_channels = num_classes, output_channels
+        self.num_classes = num_classes
         if num_classes is not None:
             check_counts("UNet", 1, num_classes=num_classes)
             self.labels = dense(size, num_classes + 1, name="labels", dtype="float32", bias=False)
@@ -159,7 +159,6 @@ class UNet(keras.layers.Layer):
         self._up_takes = ["resample" not in b.name for b in self.up_blocks]
         self.norm_out = GroupNorm(now, name="norm_out")
         outputs = image_channels if output_channels is None else output_channels
-        check_counts("UNet", 1, _MOST, output_channels=outputs)
         self.conv_out = conv(outputs, now, name="conv_out", dtype="float32", zeros=True)
         self.built = True
 
