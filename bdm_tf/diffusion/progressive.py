@@ -42,9 +42,9 @@ class ProgressiveNoise(NoiseSchedule):
         sigma_last: float = 0.15,
         num_betas: int = 1000,
     ):
-        for name, value in (("beta_max", beta_max), ("beta_min", beta_min)):
-            low, high = dict(without_low=True), dict(without_high=True)
-            check_between(f"ProgressiveNoise.{name}", value, 0, 1, **low, **high)
+        ends = {"without_low": True, "without_high": True}
+        check_between("ProgressiveNoise.beta_max", beta_max, 0, 1, **ends)
+        check_between("ProgressiveNoise.beta_min", beta_min, 0, 1, **ends)
         check_order("ProgressiveNoise", beta_min=beta_min, beta_max=beta_max)
         check_between("ProgressiveNoise.sigma_last", sigma_last, 0, 1e3)
         check_counts("ProgressiveNoise", 2, 10**6, num_betas=num_betas)
@@ -80,7 +80,7 @@ class ProgressiveNoise(NoiseSchedule):
     def log_noise_to_signal(self, t: tf.Tensor) -> tf.Tensor:
         """That of frequency 0, which is never blurred."""
         sum_beta = self._first + t * (self._linear + t * self._square)
-        return 0.5 * tf.math.log(tf.math.expm1(sum_beta))
+        return 0.5 * (sum_beta + tf.math.log(-tf.math.expm1(-sum_beta)))
 
     def importance_times(self, places: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Times at which frequency 0 has a log-SNR that is uniform, and their density."""
