@@ -42,7 +42,10 @@ from bdm_tf.system.errors import UserError
 from bdm_tf.weights import restore_average
 
 # Owners of parameters that a finished model does not depend on, or that are named elsewhere.
-_NO_PARTS = ("train", "export_saved_model", "FusedAdam", "TFDSImages", "ImageFolder", "sample")
+_NO_PARTS = (
+    *("train", "export_saved_model", "FusedAdam", "sample"),
+    *("TFDSImages", "ImageFolder", "Downsampled"),
+)
 # Draws images `first ... first + n - 1` as uint8 `[n, H, W, C]`.
 Draw = Callable[[int], np.ndarray]
 
