@@ -160,7 +160,7 @@ def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: i
         "other_num_steps": settings.sampler.about_steps(model.process),
         "draws_noise": settings.sampler.draws_noise and not model.process.is_deterministic,
         "grid": type(settings.sampler.grid).__name__,
-        "evaluations": settings.sampler.evaluations(settings.num_steps),
+        "evaluations": settings.evaluations(model),
         "chunk_size": int(chunk_size),
         **_about_classes(model, settings),
         "basis": type(model.process.basis).__name__,

@@ -28,6 +28,8 @@ def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
     Raises:
         UserError: it is not, or cannot be read or fitted.
     """
+    if not model.prior.is_fitted:
+        return
     path = os.path.join(workdir, "prior.npz")
     if tf.io.gfile.exists(path):
         try:
@@ -36,13 +38,13 @@ def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
             raise UserError(
                 f"{path} cannot be read: {error}; remove it, and training writes it anew"
             ) from error
-    elif model.prior.is_fitted and batches is not None:
+    elif batches is not None:
         print(f"fitting {type(model.prior).__name__} to the training images", flush=True)
         arrays = model.prior.fit(batches, model.process)
         with writing(path):
             write_npz(path, arrays)
         model.prior.restore(arrays)
-    elif model.prior.is_fitted:
+    else:
         raise UserError(f"{path} is missing: the training command writes it")
 
 

@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 import gin
 import tensorflow as tf
 
-from bdm_tf import config, data, diffusion, networks, noise_prior, sampling, warm  # noqa: F401
+from bdm_tf import (  # noqa: F401, for gin
+    config,
+    data,
+    diffusion,
+    networks,
+    noise_prior,
+    relay_prior,
+    sampling,
+    warm,
+)
 from bdm_tf.classes import Classes, check_guidable
 from bdm_tf.comparison import check_unchanged
 from bdm_tf.denoiser import Denoiser
@@ -86,11 +95,10 @@ class Model:
         check_kind("Model.process", self.process, BlurringProcess)
         self.objective = objective
         self.parametrisation = PredictEps() if parametrisation is None else parametrisation
-        self.prior = StandardNormal() if prior is None else prior
         self.times = UniformGrid() if times is None else times
         check_kind("Model.objective", self.objective, Objective)
         check_kind("Model.parametrisation", self.parametrisation, Parametrisation)
-        check_kind("Model.prior", self.prior, Prior)
+        self.use_prior(StandardNormal() if prior is None else prior)
         check_kind("Model.times", self.times, TimeGrid)
         self.spectrum: Spectrum | None = None
         self.configuration: str | None = None
@@ -159,6 +167,16 @@ class Model:
         self.spectrum = spectrum
         self.process.use_spectrum(spectrum)
 
+    def use_prior(self, prior: Prior) -> None:
+        """Begins samples there.
+
+        Raises:
+            UserError: it is none, or not for this process.
+        """
+        check_kind("Model.prior", prior, Prior)
+        prior.check(self.process)
+        self.prior = prior
+
     def _denoiser(self, network, projection: Projection | None) -> Denoiser:
         return Denoiser(
             network,
@@ -176,13 +194,15 @@ def build_model() -> Model:
 
 
 def build_sample_settings(model: Model) -> SampleSettings:
-    """The sampling settings of a model's configuration.
+    """The sampling settings of a model's configuration; a prior among them becomes the model's.
 
     Raises:
         UserError: they do not go with the model.
     """
     with model.configured():
         settings = _built("sample")
+    if settings.prior is not None:
+        model.use_prior(settings.prior)
     settings.sampler.check(model.denoiser(), settings.num_steps, "sample.num_steps")
     if settings.guidance != 1:
         check_guidable(model.classes)

@@ -23,7 +23,7 @@ Batches = Callable[[], Iterable[np.ndarray]]
 
 
 class Prior(abc.ABC):
-    """Draws of z_1; image i's belong to (seed, i).
+    """Draws of z_1, or of z_t at an earlier `time`; image i's belong to (seed, i).
 
     Attributes:
         learnt: names of the arrays that `fit` returns.
@@ -41,6 +41,19 @@ class Prior(abc.ABC):
     @property
     def is_fitted(self) -> bool:
         return bool(self.learnt)
+
+    @property
+    def begins_in_noise(self) -> bool:
+        """Whether z_1 has nothing of an image."""
+        return not self.is_fitted
+
+    def check(self, process) -> None:
+        """Raises a `UserError` if it is not for this process."""
+        return
+
+    def time(self, process) -> float | tf.Tensor:
+        """The time t in (0, 1] of its draws, a scalar."""
+        return 1.0
 
     def fit(self, batches: Batches, process) -> dict[str, np.ndarray]:
         """Learns from the training images what `restore` needs.
@@ -73,7 +86,10 @@ class Prior(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, process, seeds: tf.Tensor, image_shape) -> tf.Tensor:
-        """Returns z_1 `[B, *image_shape]` for the seeds int32 `[B, 2]` of the images."""
+        """Returns z_1 `[B, *image_shape]` for the seeds int32 `[B, 2]` of the images.
+
+        The seeds are `bdm_tf.noise.image_seeds` of one seed: their second words are the numbers.
+        """
 
     def divergence(self, process, u_x: tf.Tensor) -> tf.Tensor:
         """KL(q(u_1 | x) || p(u_1)) in nats, `[B]`, for coefficients `u_x` `[B, H, W, C]`."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bdm_tf.classes import MOST_GUIDANCE
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.priors import Prior
 from bdm_tf.projections import NoProjection, PixelClip, Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.system.errors import (
@@ -33,6 +34,7 @@ class SampleSettings:
         guidance: of images with labels: how much more they are obeyed than 1; see
             `Denoiser.given`.
         guidance_interval: the times `(low, high)` at which there is guidance; None for all.
+        prior: where samples begin; None is where the model's own prior has it.
 
     Raises:
         UserError: both are given, or a part is of another kind.
@@ -46,6 +48,7 @@ class SampleSettings:
         clip: bool | None = None,
         guidance: float = 1.0,
         guidance_interval: Sequence[float] | None = None,
+        prior: Prior | None = None,
     ):
         check_between("sample.guidance", guidance, 0, MOST_GUIDANCE)
         if guidance_interval is not None:
@@ -62,10 +65,13 @@ class SampleSettings:
             projection = PixelClip() if clip else NoProjection()
         check_kind("sample.sampler", sampler, Sampler)
         check_kind("sample.projection", projection, Projection)
+        if prior is not None:
+            check_kind("sample.prior", prior, Prior)
         if not is_whole(num_steps):  # how many there may be, the sampler knows
             raise UserError(f"sample.num_steps={num_steps!r} must be a whole number")
         self.sampler, self.num_steps, self.projection = sampler, num_steps, projection
         self.guidance, self.guidance_interval = float(guidance), guidance_interval
+        self.prior = prior
 
     def about(self, model) -> dict:
         """What a `Model` predicts, and how it is sampled."""
@@ -129,7 +135,13 @@ class SampleSettings:
         guidance = self.guidance if guidance is None else guidance
         return denoiser.given(label, guidance, self.guidance_interval)
 
-    def __str__(self) -> str:
-        evaluations = self.sampler.evaluations(self.num_steps)
+    def evaluations(self, model) -> int:
+        """Evaluations of a model's network that an image takes."""
+        t = tf.convert_to_tensor(model.prior.time(model.process), tf.float32)
+        steps = self.sampler.steps_below(model.denoiser(), t, self.num_steps)
+        return self.sampler.evaluations(int(steps))
+
+    def in_words(self, model) -> str:
+        """How a model's samples are drawn."""
         sampler, projection = type(self.sampler).__name__, type(self.projection).__name__
-        return f"{sampler}, {evaluations} network evaluations, {projection}"
+        return f"{sampler}, {self.evaluations(model)} network evaluations, {projection}"

@@ -36,33 +36,33 @@ _SOUND: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def model_info(path: str) -> dict:
-    """What a SavedModel of this library says of itself.
+def model_info(path: str, name: str = "--saved_model") -> dict:
+    """What a SavedModel of this library says of itself; `name` is what the path was given as.
 
     Raises:
         UserError: `path` is none.
     """
-    check_literal("--saved_model", path)
+    check_literal(name, path)
     if not tf.saved_model.contains_saved_model(path):
-        raise UserError(f"--saved_model={path} {no_saved_model(path)}")
+        raise UserError(f"{name}={path} {no_saved_model(path)}")
     file = os.path.join(path, INFO)
     if not tf.io.gfile.exists(file):
-        raise UserError(f"--saved_model={path} is of another library: it has no model_info.json")
+        raise UserError(f"{name}={path} is of another library: it has no model_info.json")
     try:
         with tf.io.gfile.GFile(file) as content:
             info = json.load(content)
         missing = [k for k, kind in _NEEDED.items() if not isinstance(info.get(k, ...), kind)]
         if "class_names" in info:
-            missing += [name for name in ("class_counts", "label_dropout") if name not in info]
+            missing += [key for key in ("class_counts", "label_dropout") if key not in info]
     except (ValueError, AttributeError) as error:
         raise UserError(
-            f"--saved_model={path} is damaged ({INFO}: {error}); export it again"
+            f"{name}={path} is damaged ({INFO}: {error}); export it again"
         ) from error
     if not missing:
-        missing = [name for name, check in _SOUND.items() if name in info and not check(info[name])]
+        missing = [key for key, check in _SOUND.items() if key in info and not check(info[key])]
     if missing:
-        names = ", ".join(sorted(missing))
-        raise UserError(f"--saved_model={path} is damaged ({INFO} lacks {names}); export it again")
+        lacking = ", ".join(sorted(missing))
+        raise UserError(f"{name}={path} is damaged ({INFO} lacks {lacking}); export it again")
     return info
 
 
@@ -93,8 +93,8 @@ def use_saved_config(path: str) -> dict[str, str]:
     return values
 
 
-def load_saved_model(path: str):
-    """A SavedModel of this library.
+def load_saved_model(path: str, name: str = "--saved_model"):
+    """A SavedModel of this library; `name` is what the path was given as.
 
     Raises:
         UserError: it cannot be loaded.
@@ -103,7 +103,7 @@ def load_saved_model(path: str):
         return tf.saved_model.load(path)
     except Exception as error:  # whatever TensorFlow makes of what is not there
         raise UserError(
-            f"--saved_model={path} is damaged: {first_line(error)}; export it again"
+            f"{name}={path} is damaged: {first_line(error)}; export it again"
         ) from error
 
 

@@ -102,7 +102,7 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
             shape=(chunk_size, *shape),
             seed=seed,
             first=first,
-            start=(z, 1.0),
+            start=(z, prior.time(process)),
             noise_of=noise_of,
         )
         frames = {name: to_uint8(getattr(seen, name)[:, :num_images]) for name in ("z_t", "x_hat")}

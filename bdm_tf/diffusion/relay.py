@@ -25,22 +25,22 @@ class PatchDCT(Basis):
 
     def __init__(self, size: int = 4):
         check_counts("PatchDCT", 1, 2**16, size=size)
-        self._size = size
+        self.size = size
 
     def matrices(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        if height % self._size or width % self._size:
+        if height % self.size or width % self.size:
             raise UserError(
-                f"PatchDCT.size={self._size} needs sides that are multiples of it, not "
+                f"PatchDCT.size={self.size} needs sides that are multiples of it, not "
                 f"{height}x{width}"
             )
-        patch, _ = DCT().matrices(self._size, self._size)
-        rows, columns = (np.kron(np.eye(n // self._size), patch) for n in (height, width))
+        patch, _ = DCT().matrices(self.size, self.size)
+        rows, columns = (np.kron(np.eye(n // self.size), patch) for n in (height, width))
         return rows, columns
 
     def frequencies(self, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """Those of a patch, once for each."""
-        of_patch = np.pi * np.arange(self._size) / self._size
-        rows, columns = (np.tile(of_patch, n // self._size) for n in (height, width))
+        of_patch = np.pi * np.arange(self.size) / self.size
+        rows, columns = (np.tile(of_patch, n // self.size) for n in (height, width))
         return rows, columns
 
 

@@ -70,8 +70,8 @@ class TrainedRun:
         self._ema_decay = ema_decay(trained_with)
         with strategy.scope():
             self.model: Model = build_model()
-        check_unchanged(trained_with)
-        self._settings = build_sample_settings(self.model)
+            check_unchanged(trained_with)
+            self._settings = build_sample_settings(self.model)
         self.classes = self.model.classes
         self._parts = _parts(config.called_parameters())
         self.image_shape = self.model.image_shape

@@ -21,7 +21,7 @@ REPEATS = 5  # of each step, where something is known: docs/restore.md
 def why_not(denoiser: Denoiser, sampler: Sampler) -> str:
     """Why a model restores no images, in words; empty if it does."""
     prior = denoiser.prior
-    if prior.is_fitted:
+    if not prior.begins_in_noise:
         return f"its samples begin in {type(prior).__name__}, not in noise"
     if denoiser.process.is_deterministic:
         return "it has no noise"

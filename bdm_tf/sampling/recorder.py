@@ -13,7 +13,7 @@ from bdm_tf.sampling.sampler import Sampler
 
 
 class Trajectory(NamedTuple):
-    """F frames of n images, from t = 1 to t = 0.
+    """F frames of n images, from where samples begin to t = 0.
 
     Attributes:
         t: their times, float32 `[F]`; the last is 0.
@@ -39,9 +39,7 @@ class Recorder(Sampler):
     def __init__(self, sampler: Sampler, num_steps: int | tf.Tensor, num_frames: int | tf.Tensor):
         super().__init__(sampler.grid)
         self._sampler, self._num_steps = sampler.of_steps(num_steps), num_steps
-        before = num_frames - 1  # the last frame is the image itself
-        places = tf.range(before) / tf.maximum(before, 1)
-        self._at = tf.cast(tf.round(places * tf.cast(num_steps, places.dtype)), tf.int32)
+        self._num_frames = num_frames
 
     def trajectory(
         self,
@@ -54,6 +52,11 @@ class Recorder(Sampler):
         noise_of: tf.Tensor | None = None,
     ) -> Trajectory:
         """Draws images as `Sampler` does, which see, and what was seen on the way."""
+        t = denoiser.prior.time(denoiser.process) if start is None else start[1]
+        taken = self.steps_below(denoiser, tf.convert_to_tensor(t, tf.float32), self._num_steps)
+        before = self._num_frames - 1  # the last frame is the image itself
+        places = tf.range(before) / tf.maximum(before, 1)
+        self._at = tf.cast(tf.round(places * tf.cast(taken, places.dtype)), tf.int32)
         x, (_, t, z_t, x_hat, *_) = self._run(
             denoiser,
             shape,

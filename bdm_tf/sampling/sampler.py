@@ -96,8 +96,8 @@ class Sampler(abc.ABC):
             num_steps: T, an int or a scalar tensor; see `allowed_steps` and `evaluations`.
             first: index of the first image; image i's noise depends on (seed, i) alone.
             start: z_t, `[n, H, W, C]` in pixel space, and t, a scalar in (0, 1], to begin at
-                instead of a draw of the prior at 1. Of the T steps those above t are left out, and
-                the first begins at t.
+                instead of a draw of the prior at its time. Of the T steps those above t are left
+                out, and the first begins at t.
             repeats: how often each step but the last is taken; in between, z_s is diffused to t
                 again by q(u_t | u_s), as in RePaint (Lugmayr et al., 2022). What a projection knows
                 of the image then reaches all of z_s before the next step.
@@ -151,12 +151,9 @@ class Sampler(abc.ABC):
             return left - 1, process.basis.to_pixel(u), memory
 
         if start is None:
-            z, latest = denoiser.prior.draw(process, seeds, image_shape), tf.constant(1.0)
-            steps = num_steps
-        else:
-            z, latest = checked_start(self, process, start, shape)
-            below = self._times(denoiser, tf.range(1, num_steps), num_steps) < latest
-            steps = 1 + tf.math.count_nonzero(below, dtype=tf.int32)
+            start = denoiser.prior.draw(process, seeds, image_shape), denoiser.prior.time(process)
+        z, latest = checked_start(self, process, start, shape)
+        steps = self.steps_below(denoiser, latest, num_steps)
         z = tf.ensure_shape(z, shape)
         # Of all steps, those that are left; the last is taken once.
         total, left = ((n - 1) * repeats + 1 for n in (num_steps, steps))
@@ -259,6 +256,11 @@ class Sampler(abc.ABC):
             checks.append(tf.debugging.assert_less_equal(num_steps, most, message))
         with tf.control_dependencies([check for check in checks if check is not None]):
             return tf.identity(num_steps)
+
+    def steps_below(self, denoiser: Denoiser, t: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+        """How many of so many steps are taken by who begins at time t."""
+        below = self._times(denoiser, tf.range(1, num_steps), num_steps) < t
+        return 1 + tf.math.count_nonzero(below, dtype=tf.int32)
 
     def _times(self, denoiser: Denoiser, k: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
         """Times number k of `num_steps`; of those that were learnt, where they were counted."""

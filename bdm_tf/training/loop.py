@@ -150,8 +150,8 @@ def _announce(
         flush=True,
     )
     if settings.sample_every and settings.sample_images:
-        last = f"the last grid by {parts.samples}"
-        print(f"previews are drawn by {parts.previews}; {last}", flush=True)
+        previews, samples = (s.in_words(parts.model) for s in (parts.previews, parts.samples))
+        print(f"previews are drawn by {previews}; the last grid by {samples}", flush=True)
 
 
 def _make_run(
