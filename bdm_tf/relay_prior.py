@@ -14,7 +14,7 @@ from bdm_tf.system.errors import UserError, check_between, check_text
 from bdm_tf.system.paths import expanded
 
 _NAME = "RelayPrior.saved_model"
-_SEED = 2**31 - 1  # the bits of a seed's word that a SavedModel takes
+_POSITIVE = 2**31 - 1  # a SavedModel takes no seed below 0
 
 
 @gin.register
@@ -89,7 +89,7 @@ class RelayPrior(Prior):
         numbers = seeds[:, 1]
         first = tf.reduce_min(numbers)
         drawn = self._first_stage.sample(
-            seed=tf.stack([tf.bitwise.bitwise_and(seeds[0, 0], _SEED), 0]),
+            seed=tf.stack([tf.bitwise.bitwise_and(seeds[0, 0], _POSITIVE), 0]),
             num_images=tf.reduce_max(numbers) - first + 1,
             first=first,
         )

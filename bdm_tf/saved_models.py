@@ -55,9 +55,7 @@ def model_info(path: str, name: str = "--saved_model") -> dict:
         if "class_names" in info:
             missing += [key for key in ("class_counts", "label_dropout") if key not in info]
     except (ValueError, AttributeError) as error:
-        raise UserError(
-            f"{name}={path} is damaged ({INFO}: {error}); export it again"
-        ) from error
+        raise UserError(f"{name}={path} is damaged ({INFO}: {error}); export it again") from error
     if not missing:
         missing = [key for key, check in _SOUND.items() if key in info and not check(info[key])]
     if missing:

@@ -47,6 +47,7 @@ SINCE_2022 = [
     ("Progressive deblurring", "progressive_deblurring", (), "none"),
     ("Blurring Diffusion by gDDIM", "gddim", (), "none"),
     ("Relay Diffusion, alone", "relay_diffusion", (), "none"),
+    ("Relay Diffusion, two stages", "relay_second", (), "none"),
     ("Noise by a power law", "power_law_noise", (), "none"),
     ("EqualSNR", "equal_snr", (), "none"),
     ("Warm Diffusion", "warm_diffusion", (), "none"),
@@ -60,6 +61,7 @@ TABLE_4 = [(f"{label}, sin^2", *row) for label, *row in TABLE_3] + [
     (f"{label}, sin", model, (*ablations, "blur_sin"), paper)
     for (label, model, ablations, _), paper in zip(TABLE_3, ("3.58", "3.37", "4.24", "6.54"))
 ]
+FIRST_STAGES = {"relay_second": "relay_low"}  # whose samples a second stage begins with
 TABLES = {"1": TABLE_1, "3": TABLE_3, "4": TABLE_4}
 
 _TABLE = flags.DEFINE_enum("table", "1", list(TABLES), "Which of the paper's tables.")
@@ -92,8 +94,8 @@ def run(script: str, *arguments: str) -> None:
         raise UserError(f"{script} ended with status {status}{way_out}")
 
 
-def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
-    """Returns the results and the path of the samples that were scored."""
+def train(model: str, ablations: tuple[str, ...]) -> str:
+    """Returns the workdir."""
     workdir = os.path.join(_FOLDER.value, name_of(model, ablations))
     files = [os.path.join(_GIN_FOLDER.value, f"{model}.gin")]
     files += [os.path.join(ROOT, "gin", "ablations", f"{file}.gin") for file in ablations]
@@ -104,6 +106,16 @@ def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
         *(f"--gin_file={file}" for file in files),
         *(f"--gin_param={parameter}" for parameter in parameters),
     )
+    return workdir
+
+
+def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
+    """Returns the results and the path of the samples that were scored."""
+    begins = ()
+    if first := FIRST_STAGES.get(model):
+        path = os.path.join(train(first, ()), "saved_model")
+        begins = ("sample.prior = @RelayPrior()", f"RelayPrior.saved_model = {path!r}")
+    workdir = train(model, ablations)
     results, samples = (
         os.path.join(workdir, name)
         for name in (f"results_{_NUM_STEPS.value}.json", f"samples_{_NUM_STEPS.value}.npz")
@@ -114,6 +126,7 @@ def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
         f"--workdir={workdir}",
         f"--gin_file={_EVAL_GIN_FILE.value}",
         "--gin_param=evaluate.num_steps = 0",  # each its own
+        *(f"--gin_param={parameter}" for parameter in begins),
         f"--output={results}",
         *(() if kept else (f"--save_samples={samples}",)),
         *_EVAL_FLAG.value,

@@ -240,6 +240,7 @@ def test_features_refuse_what_is_no_path(make):
 
 DATA = [("TFDSImages", n) for n in parameters_of("TFDSImages")]
 DATA += [("ImageFolder", n) for n in parameters_of("ImageFolder")]
+DATA += [("Downsampled", n) for n in parameters_of("Downsampled")]
 
 
 @pytest.mark.parametrize("owner, name", DATA, ids=[".".join(case) for case in DATA])
@@ -248,8 +249,9 @@ def test_a_data_set_takes_or_refuses(owner, name, digits_dir, tmp_path):
     for path in ("train/a.png", "train/b.png", "test/c.png"):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / path)
-    folder = digits_dir if owner == "TFDSImages" else str(tmp_path)
+    folder = str(tmp_path) if owner == "ImageFolder" else digits_dir
     given = {"TFDSImages.name": "'digits'", "ImageFolder.image_size": "8"}
+    given["Downsampled.source"] = "@TFDSImages()"
 
     def use(value):
         bound = {**given, f"{owner}.{name}": value}
