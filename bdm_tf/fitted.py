@@ -18,7 +18,7 @@ from bdm_tf.trust import Trust, measure_trust
 
 
 def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
-    """Gives a model the prior of a workdir; fits and writes it, if it is not there yet.
+    """Gives a model its own prior, from a workdir; fits and writes it, if it is not there yet.
 
     Args:
         model: the model.
@@ -28,22 +28,23 @@ def prepare_prior(model, workdir: str, batches: Batches | None = None) -> None:
     Raises:
         UserError: it is not, or cannot be read or fitted.
     """
-    if not model.prior.is_fitted:
+    prior = model.own_prior
+    if not prior.is_fitted:
         return
     path = os.path.join(workdir, "prior.npz")
     if tf.io.gfile.exists(path):
         try:
-            model.prior.restore(read_npz(path))
+            prior.restore(read_npz(path))
         except (ValueError, OSError, tf.errors.OpError) as error:
             raise UserError(
                 f"{path} cannot be read: {error}; remove it, and training writes it anew"
             ) from error
     elif batches is not None:
-        print(f"fitting {type(model.prior).__name__} to the training images", flush=True)
-        arrays = model.prior.fit(batches, model.process)
+        print(f"fitting {type(prior).__name__} to the training images", flush=True)
+        arrays = prior.fit(batches, model.process)
         with writing(path):
             write_npz(path, arrays)
-        model.prior.restore(arrays)
+        prior.restore(arrays)
     else:
         raise UserError(f"{path} is missing: the training command writes it")
 

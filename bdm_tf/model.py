@@ -62,6 +62,8 @@ class Model:
             Training notes them, if `train.label_dropout` is given.
 
     Attributes:
+        own_prior: the one given, which is fitted and kept even if samples begin elsewhere.
+        prior: where samples begin: the same, or what `use_prior` was given.
         classes: of the images; None where labels are not learnt.
         spectrum: of the training images, once `use_spectrum` was called.
         configuration: of the run that it was loaded from; None is gin's current one.
@@ -98,7 +100,8 @@ class Model:
         self.times = UniformGrid() if times is None else times
         check_kind("Model.objective", self.objective, Objective)
         check_kind("Model.parametrisation", self.parametrisation, Parametrisation)
-        self.use_prior(StandardNormal() if prior is None else prior)
+        self.own_prior = StandardNormal() if prior is None else prior
+        self.use_prior(self.own_prior)
         check_kind("Model.times", self.times, TimeGrid)
         self.spectrum: Spectrum | None = None
         self.configuration: str | None = None

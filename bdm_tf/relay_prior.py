@@ -35,7 +35,7 @@ class RelayPrior(Prior):
 
     begins_in_noise = False
 
-    def __init__(self, saved_model: str, sigma: float | None = None):
+    def __init__(self, saved_model: str, sigma: float | None = 0.9):
         super().__init__()
         check_text("RelayPrior", saved_model=saved_model)
         if sigma is not None:

@@ -89,7 +89,7 @@ class TrainedRun:
 
     def restore(self, checkpoint: str) -> None:
         """Takes the weights of a checkpoint."""
-        if not self.model.prior.variables:  # a run that is watched may have it only now
+        if not self.model.own_prior.variables:  # a run that is watched may have it only now
             prepare_prior(self.model, self._workdir)
         if self.model.spectrum is None:
             load_spectrum(self.model, self._workdir)
