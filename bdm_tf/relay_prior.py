@@ -59,16 +59,15 @@ class RelayPrior(Prior):
         (height, width, channels), (low, across, same) = process.image_shape, self._image_shape
         factor = height // low
         if factor < 2 or (low * factor, across * factor, same) != (height, width, channels):
-            shapes = "{}x{}x{}, but this model's {}x{}x{}"
+            here, there = ("x".join(map(str, s)) for s in (process.image_shape, self._image_shape))
             raise UserError(
-                f"{_NAME}={self._path}: its images are "
-                f"{shapes.format(*self._image_shape, *process.image_shape)}: they must be smaller "
-                "by a whole factor, with as many channels"
+                f"{_NAME}={self._path}: its images are {there}, but this model's {here}: they must "
+                "be smaller by a whole factor, with as many channels"
             )
         if not isinstance(process.basis, PatchDCT) or process.basis.size != factor:
             raise UserError(
                 f"{_NAME}={self._path} gives the means of patches of {factor}x{factor} pixels, so "
-                f"the model must be trained with BlurringProcess.basis = @PatchDCT() and "
+                "the model must be trained with BlurringProcess.basis = @PatchDCT() and "
                 f"PatchDCT.size = {factor}"
             )
         with tf.init_scope():

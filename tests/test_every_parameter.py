@@ -173,6 +173,24 @@ def test_a_part_takes_or_refuses(owner, name, tmp_path):
     check_each(name, use)
 
 
+RELAYED = [("RelayPrior", name) for name in parameters_of("RelayPrior")]
+
+
+@pytest.mark.parametrize("owner, name", RELAYED)
+def test_a_relay_takes_or_refuses(owner, name, finished_run):
+    base = [*TINY, "Model.image_shape = (16, 16, 1)", "Model.network = @Convolutions"]
+    base += [
+        "sample.prior = @RelayPrior()",
+        f"RelayPrior.saved_model = '{finished_run}/saved_model'",
+    ]
+
+    def use(value):
+        config.parse(["digits/relay_second.gin"], [*base, f"{owner}.{name} = {value}"])
+        build_sample_settings(build_model())
+
+    check_each(name, use)
+
+
 TEXT = ("init_from", "text")
 TRAINING = "num_steps batch_size learning_rate seed flip warmup_steps clip_norm ema_decay data"
 TRAINING += " steps_per_call accumulation_steps jit_compile deterministic log_every eval_every"
@@ -294,7 +312,7 @@ def test_an_evaluation_takes_or_refuses(owner, name, digits_dir, tmp_path):
 
 
 def test_every_parameter_is_among_these():
-    tried = {*CASES, *DATA, *SCORES, *ADAM, ("export_saved_model", "chunk_size")}
+    tried = {*CASES, *RELAYED, *DATA, *SCORES, *ADAM, ("export_saved_model", "chunk_size")}
     tried |= {("train", name) for name in (*TRAINING.split(), *PREVIEWS, "optimizer")}
     tried |= {("InceptionFeatures", "path"), ("SavedModelFeatures", "path")}
     by_callers = {("evaluate", name) for name in ("subject", "strategy", "paths")}
