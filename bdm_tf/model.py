@@ -13,6 +13,7 @@ from bdm_tf import (  # noqa: F401, for gin
     config,
     data,
     diffusion,
+    fitted_priors,
     networks,
     noise_prior,
     relay_prior,

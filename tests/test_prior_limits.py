@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import priors
+from bdm_tf import fitted_priors
+from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise import image_seeds
-from bdm_tf.priors import BlurredImages, GaussianPrior
 from bdm_tf.system.errors import UserError
 from tests.test_priors import SHAPE, batches, levels, process
 
@@ -44,7 +44,7 @@ def test_wrong_arguments_are_named(make, arguments, words):
 
 @pytest.mark.parametrize("make", [BlurredImages, GaussianPrior])
 def test_what_would_not_fit_into_memory_is_refused(make, monkeypatch):
-    monkeypatch.setattr(priors, "_LARGEST_ARRAY", 1000)
+    monkeypatch.setattr(fitted_priors, "_LARGEST_ARRAY", 1000)
     name = make.__name__
     with pytest.raises(UserError, match=rf"{name} would keep .* of 30 images.*{name}\.num_images"):
         make(tolerance=0.0).fit(batches(levels(30)), process(blur=1.0))
@@ -52,7 +52,7 @@ def test_what_would_not_fit_into_memory_is_refused(make, monkeypatch):
 
 
 def test_too_many_dimensions_of_a_covariance_are_refused(monkeypatch):
-    monkeypatch.setattr(priors, "_MOST_DIMENSIONS", 20)
+    monkeypatch.setattr(fitted_priors, "_MOST_DIMENSIONS", 20)
     with pytest.raises(UserError, match=r"covariance of \d+ coeff.*at most 20.*\.tolerance"):
         GaussianPrior(tolerance=0.0).fit(batches(levels(30)), process(blur=1.0))
     GaussianPrior(tolerance=0.1).fit(batches(levels(30)), process())

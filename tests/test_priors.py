@@ -8,8 +8,9 @@ from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.bases import HaarWavelet
 from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
+from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise import image_seeds
-from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
+from bdm_tf.priors import StandardNormal
 from bdm_tf.system import files
 from tests import oracle
 

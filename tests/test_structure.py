@@ -33,6 +33,7 @@ FLOORS = [
     "bdm_tf.parametrisations",
     "bdm_tf.warm",
     "bdm_tf.priors",
+    "bdm_tf.fitted_priors",
     "bdm_tf.noise_prior",
     "bdm_tf.saved_models",
     "bdm_tf.relay_prior",

@@ -76,7 +76,8 @@ def load_tensorflow() -> None:
 def _without_modules(names: tuple[str, ...]) -> Iterator[None]:
     """Within, modules of these names are not to be had, but where they are there already."""
     hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -11,10 +11,11 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.blur_schedules import LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise, CosineSchedule
+from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.likelihood import variational_bound
 from bdm_tf.objectives import VariationalLoss
 from bdm_tf.parametrisations import PredictEps, PredictV, PredictX
-from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
+from bdm_tf.priors import StandardNormal
 from bdm_tf.sampling import AncestralSampler, DDIMSampler
 from tests import oracle
 

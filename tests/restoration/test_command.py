@@ -12,9 +12,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.fitted_priors import BlurredImages
 from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.noise_prior import NoisePrior
-from bdm_tf.priors import BlurredImages
 from bdm_tf.restoration.functions import why_not
 from bdm_tf.restoration.known import Known, KnownPixels
 from bdm_tf.restoration.observations import blurred

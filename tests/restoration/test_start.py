@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.fitted_priors import BlurredImages
 from bdm_tf.grids import FittedGrid, PowerGrid
 from bdm_tf.noise import image_seeds
 from bdm_tf.parametrisations import PredictX
-from bdm_tf.priors import BlurredImages
 from bdm_tf.sampling import AncestralSampler, AngleSampler, DPMSolver2MSampler, MomentumSampler
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise_prior import NoisePrior
 from bdm_tf.parametrisations import (
     PredictEDM,
@@ -13,7 +14,6 @@ from bdm_tf.parametrisations import (
     PredictV,
     PredictX,
 )
-from bdm_tf.priors import BlurredImages, GaussianPrior
 from bdm_tf.projections import (
     DynamicThreshold,
     NoProjection,

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.fitted_priors import BlurredImages
 from bdm_tf.noise import image_seeds, normal
 from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictStep, PredictX
-from bdm_tf.priors import BlurredImages
 from bdm_tf.sampling import (
     AncestralSampler,
     DDIMSampler,

@@ -7,8 +7,9 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.blur_schedules import BlurSchedule
+from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.parametrisations import PredictResidual, PredictStep, PredictX
-from bdm_tf.priors import BlurredImages, GaussianPrior, StandardNormal
+from bdm_tf.priors import StandardNormal
 from bdm_tf.sampling import (
     AncestralSampler,
     DDIMSampler,
