@@ -9,6 +9,12 @@ Each model keeps its own number of sampling steps. The same command goes on wher
 
 python benchmarks/table1.py --gin_folder=gin/cifar10_small --eval_gin_file=gin/eval/cifar10.gin \
     --num_steps=20000 --folder=runs/table_1_cifar10 --eval_flag=--features=pixels
+
+python benchmarks/table1.py --since_2022 --seeds=0,1,2 --evaluations=20,50,1000
+
+scores each model at each number of network evaluations an image, in means over training seeds. What
+a sampler does not take is left out; where a step takes two evaluations and the last one, it is one
+less.
 """
 
 import io
@@ -75,6 +81,8 @@ _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "For all training runs."
 _EVAL_FLAG = flags.DEFINE_multi_string("eval_flag", [], "For launch/evaluate.py.")
 _DATA_DIR = define_path("data_dir", None, "TFDS's folder.")
 _ONLY = flags.DEFINE_list("only", None, "Gin file names of the models to run; default all.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Training seeds; more than one with --evaluations.")
+_EVALUATIONS = flags.DEFINE_list("evaluations", [], "Network evaluations; default each its own.")
 _COLUMNS = flags.DEFINE_integer("columns", 16, "Samples in a row of the figure.")
 
 
@@ -94,12 +102,14 @@ def run(script: str, *arguments: str) -> None:
         raise UserError(f"{script} ended with status {status}{way_out}")
 
 
-def train(model: str, ablations: tuple[str, ...]) -> str:
+def train(model: str, ablations: tuple[str, ...], seed: int = 0) -> str:
     """Returns the workdir."""
-    workdir = os.path.join(_FOLDER.value, name_of(model, ablations))
+    folder = os.path.join(_FOLDER.value, f"seed_{seed}") if seed else _FOLDER.value
+    workdir = os.path.join(folder, name_of(model, ablations))
     files = [os.path.join(_GIN_FOLDER.value, f"{model}.gin")]
     files += [os.path.join(ROOT, "gin", "ablations", f"{file}.gin") for file in ablations]
     parameters = [f"train.num_steps = {_NUM_STEPS.value}", *_GIN_PARAM.value]
+    parameters += [f"train.seed = {seed}"] if seed else []
     run(
         "train.py",
         f"--workdir={workdir}",
@@ -109,23 +119,46 @@ def train(model: str, ablations: tuple[str, ...]) -> str:
     return workdir
 
 
-def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
-    """Returns the results and the path of the samples that were scored."""
+def steps_for(workdir: str, evaluations: int) -> int | None:
+    """Sampling steps of so many evaluations, or one less; None if the sampler refuses them."""
+    with open(os.path.join(workdir, "saved_model", "assets.extra", "model_info.json")) as file:
+        info = json.load(file)
+    steps = (evaluations + 1) // 2 if info["evaluations"] > info["num_steps"] else evaluations
+    fewest, most = info["allowed_num_steps"]
+    return steps if fewest <= steps <= (most or steps) else None
+
+
+def train_and_score(
+    model: str, ablations: tuple[str, ...], seed: int = 0, evaluations: int | None = None
+) -> tuple[dict, str] | None:
+    """Returns the results and the path of the samples that were scored.
+
+    Args:
+        model, ablations: names of gin files.
+        seed: of training.
+        evaluations: of the network for each sample; None is the model's own number of steps.
+
+    Returns:
+        None if the model's sampler does not take so many.
+    """
     begins = ()
     if first := FIRST_STAGES.get(model):
-        path = os.path.join(train(first, ()), "saved_model")
+        path = os.path.join(train(first, (), seed), "saved_model")
         begins = ("sample.prior = @RelayPrior()", f"RelayPrior.saved_model = {path!r}")
-    workdir = train(model, ablations)
+    workdir = train(model, ablations, seed)
+    steps = steps_for(workdir, evaluations) if evaluations else 0
+    if steps is None:
+        return None
+    ending = f"{_NUM_STEPS.value}_{evaluations}" if evaluations else f"{_NUM_STEPS.value}"
     results, samples = (
-        os.path.join(workdir, name)
-        for name in (f"results_{_NUM_STEPS.value}.json", f"samples_{_NUM_STEPS.value}.npz")
+        os.path.join(workdir, name) for name in (f"results_{ending}.json", f"samples_{ending}.npz")
     )
     kept = os.path.exists(samples) and "--overwrite" not in _EVAL_FLAG.value
     run(
         "evaluate.py",
         f"--workdir={workdir}",
         f"--gin_file={_EVAL_GIN_FILE.value}",
-        "--gin_param=evaluate.num_steps = 0",  # each its own
+        f"--gin_param=evaluate.num_steps = {steps}",  # 0 is each its own
         *(f"--gin_param={parameter}" for parameter in begins),
         f"--output={results}",
         *(() if kept else (f"--save_samples={samples}",)),
@@ -133,6 +166,31 @@ def train_and_score(model: str, ablations: tuple[str, ...]) -> tuple[dict, str]:
     )
     with open(results) as file:
         return json.load(file), samples
+
+
+def by_evaluations(rows) -> tuple[str, list[str]]:
+    """A table of the first figure, and the samples of the last column, of the first seed."""
+    columns = sorted(map(int, _EVALUATIONS.value))
+    lines, samples, name = [], [], ""
+    for number, (label, model, ablations, _) in enumerate(rows, 1):
+        print(f"[{number}/{len(rows)}] {label}", flush=True)
+        cells, drawn = [], None
+        for evaluations in columns:
+            found = [
+                train_and_score(model, ablations, int(seed), evaluations) for seed in _SEEDS.value
+            ]
+            if found[0] is None:
+                cells.append("")
+                continue
+            drawn = found[0][1]
+            name = next(iter(found[0][0]["figures"]))
+            values = [result["figures"][name]["value"] for result, _ in found]
+            spread = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3f}{spread}")
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+        samples.append(drawn)
+    head = f"| {name} | {' | '.join(map(str, columns))} |"
+    return "\n".join([head, "|" + "---|" * (len(columns) + 1), *lines]) + "\n", samples
 
 
 def markdown(rows, results: list[dict]) -> str:
@@ -158,13 +216,15 @@ def picture(rows, samples: list[str]) -> bytes:
     figure = Figure(figsize=(0.5 * _COLUMNS.value, 0.5 * len(rows)))
     axes = figure.subplots(len(rows), 1, gridspec_kw={"hspace": 0.08})
     for axis, (label, *_), path in zip(np.atleast_1d(axes), rows, samples):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_ylabel(label, rotation=0, ha="right", va="center")
+        if path is None:
+            continue
         images = read_npz(path)["images"][: _COLUMNS.value]
         padded = np.pad(images, [(0, 0), (0, 0), (0, 1), (0, 0)])
         strip = np.concatenate(list(padded), axis=1)
         axis.imshow(strip.squeeze(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axis.set_ylabel(label, rotation=0, ha="right", va="center")
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
     content = io.BytesIO()
     figure.savefig(content, dpi=150, bbox_inches="tight")
     return content.getvalue()
@@ -186,18 +246,28 @@ def main(argv: list[str]) -> None:
     for option in (_GIN_FOLDER, _EVAL_GIN_FILE):
         if not os.path.exists(option.value):
             raise UserError(f"--{option.name}={option.value} does not exist")
+    for option in (_SEEDS, _EVALUATIONS):
+        if not all(number.isdecimal() for number in option.value):
+            given = ",".join(option.value)
+            raise UserError(f"--{option.name}={given} must be whole numbers, for instance 0,1,2")
+    if len(_SEEDS.value) > 1 and not _EVALUATIONS.value:
+        raise UserError("--seeds of more than one goes with --evaluations, whose table has means")
     for option in (_NUM_STEPS, _COLUMNS):
         if option.value < 1:
             raise UserError(f"--{option.name}={option.value} must be at least 1")
     rows = [row for row in rows if not _ONLY.value or row[1] in _ONLY.value]
-    scored = []
-    for number, (label, model, ablations, _) in enumerate(rows, 1):
-        print(f"[{number}/{len(rows)}] {label}", flush=True)
-        scored.append(train_and_score(model, ablations))
-    results, samples = (list(values) for values in zip(*scored))
     name = "_".join([f"table_{_TABLE.value}", *(_ONLY.value or [])])
+    if _EVALUATIONS.value:
+        name += "_by_evaluations"
+        table, samples = by_evaluations(rows)
+    else:
+        scored = []
+        for number, (label, model, ablations, _) in enumerate(rows, 1):
+            print(f"[{number}/{len(rows)}] {label}", flush=True)
+            scored.append(train_and_score(model, ablations))
+        results, samples = (list(values) for values in zip(*scored))
+        table = markdown(rows, results)
     path = os.path.join(_FOLDER.value, name)
-    table = markdown(rows, results)
     write_atomically(f"{path}.md", table)
     write_atomically(f"{path}.png", picture(rows, samples))
     print(f"{table}\nwrote {path}.md and {path}.png")
