@@ -64,6 +64,8 @@ def overlay(files: Sequence[str], parameters: Sequence[str]) -> None:
     for file in files:
         if any(os.path.isdir(os.path.join(place, file)) for place in ("", *places)):
             raise UserError(f"--gin_file={file} is a folder; give a .gin file")
+        if os.path.exists(file) and not os.path.isfile(file):
+            raise UserError(f"--gin_file={file} is a pipe or a device; give a .gin file")
         _check_encoding(file)
     for path in places:
         gin.add_config_file_search_path(path)

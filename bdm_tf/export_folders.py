@@ -9,9 +9,14 @@ import tensorflow as tf
 
 from bdm_tf.saved_models import INFO
 from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import replaced
 
-# What a SavedModel's folder holds; Keras 2 adds the last. Half-written files have an ending more.
-_WRITTEN = ("assets", "fingerprint", "saved_model", "variables", "keras_metadata")
+# What a SavedModel's folder holds, whole or half written; Keras 2 adds keras_metadata.pb.
+_WRITTEN = re.compile(
+    r"(saved_model\.pb(txt)?|fingerprint\.pb|keras_metadata\.pb)(\.tmp\w+)?"
+    r"|variables/(variables_temp[^/]*/.*|variables\.(index|data-\d+-of-\d+)(\.\w+)*)"
+    r"|assets\.extra/model_info\.json"
+)
 
 
 def check_free(export_dir: str, overwrite: bool) -> None:
@@ -21,13 +26,18 @@ def check_free(export_dir: str, overwrite: bool) -> None:
     """
     if not export_dir:
         raise UserError("--export_dir is empty: give the name of a folder")
-    for path in (export_dir, partial_of(export_dir)):
+    here = os.path.realpath(export_dir)
+    if os.path.ismount(here) or f"{os.path.realpath('.')}/".startswith(f"{here}/"):
+        raise UserError(
+            f"--export_dir={export_dir} is a mount point, or the current folder is in it, so that "
+            "it cannot be replaced: give another folder"
+        )
+    for path in (export_dir, partial_of(export_dir), replaced(export_dir)):
         if os.path.islink(path):
             raise UserError(f"{path} is a link: remove it, or give another folder")
-        if tf.io.gfile.exists(path) and not _is_ours(path):
+        if tf.io.gfile.exists(path) and (why := _why_not_ours(path)):
             raise UserError(
-                f"{path} is no SavedModel of this library and is not replaced: move it away, or "
-                "give another folder"
+                f"{path} {why} and is not replaced: move it away, or give another folder"
             )
     if tf.io.gfile.exists(export_dir) and not overwrite:
         raise UserError(f"--export_dir={export_dir} exists; give --overwrite or another folder")
@@ -38,16 +48,25 @@ def partial_of(export_dir: str) -> str:
     return export_dir.rstrip("/") + ".partial"
 
 
-def _is_ours(path: str) -> bool:
-    """Whether a folder holds what `export_saved_model` writes, or a part of it, and no more."""
+def _why_not_ours(path: str) -> str:
+    """What is in a folder, in words, but for what `export_saved_model` writes, or a part of it."""
+    nothing_of_ours = "is no SavedModel of this library"
     if not tf.io.gfile.isdir(path):
-        return False
-    names = [name.rstrip("/") for name in tf.io.gfile.listdir(path)]
-    known = all(any(re.fullmatch(rf"{w}([._].*)?", name) for w in _WRITTEN) for name in names)
-    if not known or not names:
-        return known
+        return nothing_of_ours
+    files = [
+        os.path.join(folder, name)[len(path) :].strip("/")
+        for folder, _, names in tf.io.gfile.walk(path)
+        for name in names
+    ]
+    others = [file for file in sorted(files) if not _WRITTEN.fullmatch(file)]
+    if len(others) < len(files) and others:
+        return f"holds {others[0]}, which is of no SavedModel,"
+    if others:
+        return nothing_of_ours
+    if not files:
+        return ""
     try:
         with tf.io.gfile.GFile(os.path.join(path, INFO)) as file:
-            return "bdm_tf" in file.read()
+            return "" if "bdm_tf" in file.read() else nothing_of_ours
     except (OSError, UnicodeDecodeError, tf.errors.OpError):
-        return False
+        return nothing_of_ours

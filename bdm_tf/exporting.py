@@ -23,7 +23,7 @@ from bdm_tf.sample_files import sample_to_file
 from bdm_tf.sample_settings import SampleSettings
 from bdm_tf.saved_models import INFO, model_info
 from bdm_tf.system.errors import UserError, check_counts
-from bdm_tf.system.files import remove_folder, rename_folder, why_not_written
+from bdm_tf.system.files import remove_folder, replace_folder, set_aside, why_not_written
 from bdm_tf.system.paths import check_literal, expanded
 
 FINAL_IMAGES = 100
@@ -70,9 +70,7 @@ def export(model: Model, step: int, export_dir: str, overwrite: bool = False) ->
             json.dump(_model_info(model, settings, int(step), chunk_size), file, indent=2)
         has_begun = True
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
-        if tf.io.gfile.exists(export_dir):
-            remove_folder(export_dir)
-        rename_folder(partial, export_dir)
+        replace_folder(partial, export_dir)
     except Exception as error:
         with contextlib.suppress(OSError, tf.errors.OpError):
             remove_folder(partial)
@@ -95,6 +93,7 @@ def finish_run(model: Model, step: int, workdir: str) -> None:
     export_dir = os.path.join(workdir, "saved_model")
     output = os.path.join(workdir, "samples", "final.png")
     if not _is_exported(step, export_dir):
+        set_aside(output)
         if tf.io.gfile.exists(output):  # of an earlier last step
             tf.io.gfile.remove(output)
         print(f"exporting {export_dir}", flush=True)

@@ -235,7 +235,7 @@ def use_config(workdir: str) -> str:
         raise UserError(f"--workdir={workdir} is no workdir: it has no config.gin")
     try:
         with tf.io.gfile.GFile(path) as file:
-            text = file.read()
+            text = file.read().removeprefix("\ufeff")  # which some editors put there
     except (UnicodeDecodeError, tf.errors.FailedPreconditionError) as error:
         raise _damaged(path, error) from error
     config.import_modules(text)

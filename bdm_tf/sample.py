@@ -75,8 +75,6 @@ def main(argv: list[str]) -> None:
             "usage: python -m bdm_tf.sample --saved_model=DIR --output=grid.png|images.npz, "
             "or --trajectory=way.png|way.gif"
         )
-    if _OUTPUT.value and not _OUTPUT.value.lower().endswith((".png", ".npz")):
-        raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
     check_seed("--seed", _SEED.value)
     for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
         if flag.value is not None and not least <= flag.value <= _MOST:

@@ -19,7 +19,7 @@ from bdm_tf.saved_models import (
     model_info,
     warn_of_few_steps,
 )
-from bdm_tf.system.errors import UserError
+from bdm_tf.system.errors import UserError, check_counts, check_seed
 from bdm_tf.system.files import check_replaces, check_writable, write_npz
 from bdm_tf.system.interrupts import interruptible
 from bdm_tf.system.paths import expanded
@@ -67,6 +67,14 @@ def sample_to_file(
     saved_model = expanded("saved_model", saved_model)
     output = output and expanded("output", output)
     trajectory = trajectory and expanded("trajectory", trajectory)
+    if not (output or trajectory):
+        raise UserError("there is nothing to write: give an output, or a trajectory")
+    if output and not output.lower().endswith((".png", ".npz")):
+        raise UserError(f"--output={output} must end in .png or .npz")
+    check_seed("--seed", seed)
+    check_counts("sample_to_file", 0, first=first, num_steps=num_steps)
+    if num_images is not None:
+        check_counts("sample_to_file", 1, num_images=num_images)
     for path in (output, trajectory):
         check_writable(path)
     check_replaces(output, ["images"])

@@ -54,8 +54,9 @@ def model_info(path: str, name: str = "--saved_model") -> dict:
         missing = [k for k, kind in _NEEDED.items() if not isinstance(info.get(k, ...), kind)]
         if "class_names" in info:
             missing += [key for key in ("class_counts", "label_dropout") if key not in info]
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{name}={path} is damaged ({INFO}: {error}); export it again") from error
+    except (ValueError, AttributeError, RecursionError, tf.errors.OpError) as error:
+        reason = first_line(error)
+        raise UserError(f"{name}={path} is damaged ({INFO}: {reason}); export it again") from error
     if not missing:
         missing = [key for key, check in _SOUND.items() if key in info and not check(info[key])]
     if missing:
@@ -100,6 +101,9 @@ def load_saved_model(path: str, name: str = "--saved_model"):
     try:
         return tf.saved_model.load(path)
     except Exception as error:  # whatever TensorFlow makes of what is not there
+        if isinstance(error, MemoryError) or "alloc" in str(error).lower():
+            reason = first_line(error)
+            raise UserError(f"{name}={path} does not fit into memory here: {reason}") from error
         raise UserError(
             f"{name}={path} is damaged: {first_line(error)}; export it again"
         ) from error

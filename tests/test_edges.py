@@ -64,8 +64,10 @@ def test_only_what_names_this_library_is_its_savedmodel(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--export_dir is empty"):
         check_free("", overwrite=True)
     monkeypatch.chdir(foreign)
-    with pytest.raises(UserError, match=r"\. is no SavedModel of this library"):
+    with pytest.raises(UserError, match=r"export_dir=\. is a mount point, or the current folder"):
         check_free(".", overwrite=True)
+    with pytest.raises(UserError, match="is a mount point"):
+        check_free("/proc", overwrite=True)
 
 
 def test_numbers_of_hundreds_of_digits_are_numbers():

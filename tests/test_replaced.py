@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data import ImageFolder, TFDSImages
 from bdm_tf.evaluation.results import ResultLog, finished
+from bdm_tf.export_folders import check_free
 from bdm_tf.image_grids import write_grid
 from bdm_tf.model import load_model
 from bdm_tf.process_figures.drawing import encoded
@@ -20,11 +22,14 @@ from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import (
     check_replaces,
     check_writable,
+    replace_folder,
+    set_aside,
     why_not_written,
     write_atomically,
     write_npz,
 )
 from bdm_tf.training import loop  # noqa: F401, for gin
+from bdm_tf.training.workdir import Workdir
 from tests.conftest import command, run, train_command
 from tests.test_places import refused
 
@@ -60,6 +65,47 @@ def test_pictures_and_samples_replace_those_of_this_library_alone(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["pipe.png", "thesis.png"]
 
 
+@pytest.mark.parametrize(
+    "name", ["assets/notes.txt", "saved_model_scores.csv", "variables/thesis.tex", "assets.extra/a"]
+)
+def test_a_file_of_the_users_in_a_savedmodel_keeps_it(name, tmp_path, finished_run):
+    for folder in (tmp_path / "model", tmp_path / "new.partial", tmp_path / "old.replaced"):
+        shutil.copytree(os.path.join(finished_run, "saved_model"), folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+        with pytest.raises(UserError, match=f"holds {name}, which is of no SavedModel"):
+            check_free(str(folder.with_suffix("")), overwrite=True)
+
+
+def test_a_savedmodel_that_cannot_be_replaced_stays(tmp_path):
+    there, new = tmp_path / "there", tmp_path / "new"
+    for folder in (there, new):
+        folder.mkdir()
+        (folder / "name.txt").write_text(folder.name)
+    replace_folder(str(new), str(there))
+    assert os.listdir(tmp_path) == ["there"] and (there / "name.txt").read_text() == "new"
+    with pytest.raises(tf.errors.OpError):
+        replace_folder(str(new), str(there))  # there is none any more
+    assert os.listdir(tmp_path) == ["there"] and (there / "name.txt").read_text() == "new"
+
+
+def test_what_lies_in_the_place_of_a_grid_is_kept(tmp_path, caplog):
+    grid = tmp_path / "step_00000008.png"
+    grid.write_text("mine")
+    set_aside(str(grid))
+    assert (tmp_path / "step_00000008.png.kept1").read_text() == "mine"
+    assert "it is now" in caplog.text
+    write_grid(np.zeros((4, 8, 8, 1), np.uint8), str(grid))
+    set_aside(str(grid))
+    assert grid.exists()
+
+
+def test_a_run_does_not_begin_in_a_savedmodel_or_within_another_run(finished_run):
+    for name, words in (("saved_model", "is a SavedModel"), ("samples", "the folder samples of")):
+        with pytest.raises(UserError, match=words):
+            Workdir(os.path.join(finished_run, name))
+
+
 def test_a_link_to_nowhere_is_found_before_anything_is_drawn(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "absent" / "there.png")
     with pytest.raises(UserError, match="link.png cannot be written: .*; mend that"):
@@ -76,7 +122,9 @@ def test_the_longest_name_that_may_be_can_be_written(tmp_path):
 
 
 def test_room_is_asked_for_where_there_is_none():
-    assert "make room, and the same command" in why_not_written(OSError(28, "No space left"))
+    assert "make room, and give the same command again" in why_not_written(
+        OSError(28, "No space left")
+    )
     assert "make room" not in why_not_written(OSError(13, "Permission denied"))
 
 

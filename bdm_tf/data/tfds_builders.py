@@ -8,7 +8,7 @@ import os
 
 import tensorflow as tf
 
-from bdm_tf.system.errors import UserError, first_line
+from bdm_tf.system.errors import UserError
 from bdm_tf.system.interrupts import cleaning_up
 from bdm_tf.system.paths import check_home, expanded
 
@@ -100,13 +100,15 @@ def known_builder(tfds, name: str, directory: str):
     try:
         return _builder(tfds, name, directory)
     except (tfds.core.DatasetNotFoundError, tfds.core.registered.DatasetNotFoundError) as error:
+        if ":" in name:
+            raise UserError(f"TFDS has no {name!r}: give another version, or none") from error
         close = difflib.get_close_matches(name, tfds.list_builders(), 3, 0.75)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise UserError(f"TFDS has no data set {name!r}{hint}{_if_damaged(folder)}") from error
     except UserError:
         raise
     except Exception as error:  # whatever it makes of an unknown version, or of damaged files
-        reason = first_line(error).rstrip(".")
+        reason = " ".join(str(error).split())[:300].rstrip(".")
         raise UserError(f"TFDS cannot open {name!r}: {reason}{_if_damaged(folder)}") from error
 
 

@@ -110,7 +110,7 @@ class Reference:
             done += len(rows)
             if done - kept >= _SAVE_EVERY:
                 kept = done
-                self._save(_under_way(path), key, {"features": np.concatenate(found)})
+                self._save(f"{path}.under_way", key, {"features": np.concatenate(found)})
         features = np.concatenate(found)
         self._finish(path, key, {"features": features})
         return features
@@ -181,7 +181,7 @@ class Reference:
             known.update(rows)
             if known.count - kept >= _SAVE_EVERY:
                 kept = known.count
-                self._save(_under_way(path), key, _arrays(known))
+                self._save(f"{path}.under_way", key, _arrays(known))
         self._finish(path, key, _arrays(known))
         return known
 
@@ -207,7 +207,7 @@ class Reference:
         """Whether `path` is there, and its arrays, or what an interrupted pass has left of them."""
 
         def look():
-            for there in (path, _under_way(path)):
+            for there in (path, f"{path}.under_way"):
                 with contextlib.suppress(tf.errors.NotFoundError):
                     return there == path, _cached(there, key)
             return False, {}
@@ -218,7 +218,7 @@ class Reference:
         self._save(path, key, arrays)
         if self._cluster.is_chief:
             with contextlib.suppress(tf.errors.NotFoundError):
-                tf.io.gfile.remove(_under_way(path))
+                tf.io.gfile.remove(f"{path}.under_way")
 
     def _file(self, split: str, what: str) -> tuple[str, str]:
         """Path and key of something that is known about a split."""
@@ -285,14 +285,11 @@ class Reference:
 def _given(path: str) -> dict[str, np.ndarray]:
     try:
         saved = read_npz(path, needed=("mu", "sigma"))
-        saved |= {name: np.asarray(saved[name], np.float64) for name in ("mu", "sigma")}
-        return saved | {"n": np.array(int(saved.get("n", 0)))}
+        real = {"dtype": np.float64, "casting": "same_kind"}  # which complex numbers are not
+        measured = {name: saved[name].astype(**real) for name in ("mu", "sigma")}
+        return saved | measured | {"n": np.array(int(saved.get("n", 0)))}
     except (ValueError, TypeError, OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} has no statistics mu and sigma: {error}") from error
-
-
-def _under_way(path: str) -> str:
-    return f"{path}.under_way"
 
 
 def _statistics(saved: dict[str, np.ndarray]) -> GaussianStatistics:

@@ -16,7 +16,7 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.data.resize import decode_file
 from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.system.errors import UserError, first_line
-from bdm_tf.system.files import read_npz
+from bdm_tf.system.files import check_no_pipe, read_npz
 
 _WANTED = "an array of uint8 or float, [N, H, W, C]"
 _NEARLY = 0.05  # by so much resizing goes beyond a range
@@ -44,7 +44,7 @@ class StoredImages:
 
     def __init__(self, path: str, flag: str = "--images"):
         name = f"{flag}={path}"
-        images = _array(path, name)
+        images = _array(path, flag)
         if images.dtype.kind not in "buif":
             kind = {"U": "text", "S": "text", "O": "objects"}.get(images.dtype.kind, images.dtype)
             raise UserError(f"{name} holds {kind}, no images: give {_WANTED}")
@@ -108,17 +108,21 @@ class StoredImages:
         return to_uint8(tf.constant(images, tf.float32)).numpy()
 
 
-def _array(path: str, name: str) -> np.ndarray:
+def _array(path: str, flag: str) -> np.ndarray:
+    name = f"{flag}={path}"
     if tf.io.gfile.isdir(path):
         return _folder(path, name)
     if path.lower().endswith(EXTENSIONS):
         raise UserError(f"{name} is a single image: give the folder that the images are in")
+    check_no_pipe(path, flag)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             start = file.read(len(MAGIC_PREFIX))
             if start == MAGIC_PREFIX:
                 return np.load(io.BytesIO(start + file.read()), allow_pickle=False)
         arrays = read_npz(path)
+    except MemoryError as error:
+        raise UserError(f"{name} claims to hold more than fits into memory") from error
     except (ValueError, OSError, EOFError, tf.errors.OpError) as error:
         reason = (
             "it holds Python objects, no numbers" if "pickle" in str(error) else first_line(error)

@@ -12,6 +12,7 @@ from bdm_tf.data.folder import EXTENSIONS, image_files
 from bdm_tf.data.resize import decode_file, fit
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.system.errors import UserError
+from bdm_tf.system.files import check_no_pipe
 
 
 def read_images(flag: str, path: str, shape: Sequence[int], resizes: bool) -> np.ndarray:
@@ -75,6 +76,7 @@ def read_mask(path: str, size: Sequence[int]) -> np.ndarray:
 
 
 def _decoded(flag: str, path: str) -> np.ndarray:
+    check_no_pipe(path, flag)
     try:
         return decode_file(path, None, None)
     except ValueError as error:

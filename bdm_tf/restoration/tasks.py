@@ -59,6 +59,8 @@ class Vary(Task):
     def __init__(self, image_shape: Sequence[int], t: float):
         super().__init__((image_shape[0], image_shape[1]))
         check_between("--t", t, 0, 1, without_low=True)
+        if np.float32(t) == 0:
+            raise UserError(f"--t={t} is 0 in float32, as which it is taken: give more")
         self._t = t
 
     def observe(self, images, seed):

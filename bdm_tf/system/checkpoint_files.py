@@ -66,6 +66,8 @@ def copy_checkpoint(path: str, folder: str) -> None:
 
 def move_checkpoint(path: str, folder: str) -> None:
     """Moves a checkpoint's files into a folder."""
+    if tf.io.gfile.exists(folder) and not tf.io.gfile.isdir(folder):
+        raise UserError(f"{folder} is a file, where a damaged checkpoint would go: move it away")
     tf.io.gfile.makedirs(folder)
     for file in _files_of(path):
         tf.io.gfile.rename(file, _inside(folder, file), overwrite=True)

@@ -6,17 +6,25 @@ import contextlib
 import errno
 import hashlib
 import io
+import lzma
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from bdm_tf.system.errors import UserError, first_line
 
+# What a damaged archive, one with a password or one packed in an unknown way can raise.
+_UNREADABLE = (
+    *(EOFError, TypeError, AttributeError, ValueError, RuntimeError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LONGEST_NAME = 255  # bytes
 _PARTIAL = re.compile(r"(^|/)\.([^/;]*?)(?:\.\d+)?\.partial[^/;]*; ")  # a name that nobody gave
@@ -48,8 +56,7 @@ def check_writable(path: str | None) -> None:
         return
     if tf.io.gfile.isdir(path) or path.endswith("/"):
         raise UserError(f"{path} is a folder: give the name of a file")
-    if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(f"{path} is a pipe or a device: give the name of a file")
+    check_no_pipe(path)
     make_parent(path)
     if os.path.splitext(path)[1].lower() in _PICTURES:
         _check_marked(path)
@@ -59,13 +66,42 @@ def check_writable(path: str | None) -> None:
         tf.io.gfile.remove(mine)
 
 
-def _check_marked(path: str) -> None:
-    """Raises a `UserError` for a file that is not empty and not of this library."""
-    if not tf.io.gfile.exists(path):
+def check_no_pipe(path: str, flag: str = "") -> None:
+    """Raises a `UserError` for what is no file, reading which could wait for ever.
+
+    Args:
+        path: of a file or a folder, or of nothing.
+        flag: what it was given as.
+    """
+    if "://" not in path and os.path.exists(path) and not os.path.isfile(path):
+        if not os.path.isdir(path):
+            named = f"{flag}={path}" if flag else path
+            raise UserError(f"{named} is a pipe or a device: give the name of a file")
+
+
+def set_aside(path: str) -> None:
+    """Renames a file that is not of this library, with a warning, before another takes its name."""
+    if _is_marked(path):
         return
+    number = 1
+    while tf.io.gfile.exists(f"{path}.kept{number}"):
+        number += 1
+    tf.io.gfile.rename(path, f"{path}.kept{number}")
+    logging.warning("%s was not made by this library: it is now %s.kept%d", path, path, number)
+
+
+def _is_marked(path: str) -> bool:
+    """Whether a file may be replaced: it is of this library, or empty, or not there."""
+    if not tf.io.gfile.exists(path):
+        return True
     with tf.io.gfile.GFile(path, "rb") as file:
         there = file.read()
-    if there and MARK.encode() not in there:
+    return not there or MARK.encode() in there
+
+
+def _check_marked(path: str) -> None:
+    """Raises a `UserError` for a file that is not empty and not of this library."""
+    if not _is_marked(path):
         raise UserError(
             f"{path} was not made by this library (or by one before 0.2) and is not replaced: give "
             "another name, or remove it"
@@ -149,11 +185,36 @@ def _beside(path: str, ending: str) -> str:
     return os.path.join(folder, hidden)
 
 
+def replace_folder(source: str, target: str) -> None:
+    """Gives a folder the name of another, if there is one, which is removed once that is done."""
+    if not tf.io.gfile.exists(target):
+        rename_folder(source, target)
+        return
+    old = replaced(target)
+    if tf.io.gfile.exists(old):
+        remove_folder(old)
+    rename_folder(target, old)
+    try:
+        rename_folder(source, target)
+    except (OSError, tf.errors.OpError):
+        rename_folder(old, target)
+        raise
+    remove_folder(old)
+
+
+def replaced(folder: str) -> str:
+    """Where a folder is while another takes its name."""
+    return folder.rstrip("/") + ".replaced"
+
+
 def rename_folder(source: str, target: str) -> None:
     """Gives a folder a name that is free; where only files can be renamed, inner folders first."""
     try:
         tf.io.gfile.rename(source, target)
-    except tf.errors.OpError:  # ram:// for instance
+    except tf.errors.OpError:
+        if "://" not in source:
+            raise
+        # ram:// for instance
         for folder, _, names in tf.io.gfile.walk(source, topdown=False):
             moved = os.path.join(target, folder[len(source) :].strip("/"))
             tf.io.gfile.makedirs(moved)
@@ -195,6 +256,7 @@ def read_npz(path: str, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
     Raises:
         OSError, ValueError, OpError: it is none, or has not all arrays that are needed.
     """
+    check_no_pipe(path)
     with tf.io.gfile.GFile(path, "rb") as file:
         content = io.BytesIO(file.read())
     if not zipfile.is_zipfile(content):  # NumPy would speak of pickles
@@ -202,8 +264,12 @@ def read_npz(path: str, needed: Sequence[str] = ()) -> dict[str, np.ndarray]:
     try:
         with np.load(content, allow_pickle=False) as archive:
             arrays = dict(archive)
-    except (EOFError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError("it is no .npz archive of numbers") from error
+    except MemoryError as error:
+        raise ValueError("what it holds, by its own account, does not fit into memory") from error
+    except _UNREADABLE as error:
+        raise ValueError("it is no .npz archive of numbers, or damaged") from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it is no .npz archive of numbers")
     if lacking := sorted(set(needed) - set(arrays)):
         raise ValueError(f"it lacks {', '.join(lacking)}")
     return arrays

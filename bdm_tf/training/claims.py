@@ -26,6 +26,7 @@ def check_free(workdir: str, checkpoints: str) -> None:
     """
     if saved_checkpoints(checkpoints):
         return
+    _check_not_within(workdir)
     if tf.io.gfile.exists(os.path.join(workdir, "config.gin")) or any(
         _holds(os.path.join(workdir, name), keys) for name, keys in _NOTES.items()
     ):
@@ -38,6 +39,18 @@ def check_free(workdir: str, checkpoints: str) -> None:
         raise UserError(
             f"--workdir={workdir} holds {', '.join(taken)}, but no run of this library (it has no "
             "config.gin): nothing is overwritten; give another --workdir"
+        )
+
+
+def _check_not_within(workdir: str) -> None:
+    """Raises a `UserError` for a SavedModel, or a folder that another run keeps its files in."""
+    if tf.saved_model.contains_saved_model(workdir):
+        raise UserError(f"--workdir={workdir} is a SavedModel: give another folder for the run")
+    around, name = os.path.split(os.path.normpath(workdir))
+    if name in _FOLDERS and tf.io.gfile.exists(os.path.join(around, "config.gin")):
+        raise UserError(
+            f"--workdir={workdir} is the folder {name} of the run in {around}: give that, or "
+            "another folder"
         )
 
 

@@ -18,7 +18,7 @@ from bdm_tf.comparison import differences
 from bdm_tf.history import TrainingImages, check_unedited, read_history
 from bdm_tf.image_grids import grid, write_grid
 from bdm_tf.system.errors import UserError
-from bdm_tf.system.files import sha256, why_not_written, write_atomically
+from bdm_tf.system.files import set_aside, sha256, why_not_written, write_atomically
 from bdm_tf.system.paths import check_literal, expanded
 from bdm_tf.training.claims import check_contents, check_free, check_kinds, is_empty_folder, step_of
 from bdm_tf.training.lock import WorkdirLock
@@ -190,7 +190,7 @@ class Workdir:
             return read_history(self.path).config or None
         try:
             with tf.io.gfile.GFile(path) as file:
-                there = file.read()
+                there = file.read().removeprefix("\ufeff")  # which some editors put there
         except (UnicodeDecodeError, tf.errors.FailedPreconditionError):  # or a folder
             there = ""
         if not config.parameters(there):
@@ -252,7 +252,9 @@ class Workdir:
         """Writes a grid of uint8 images to samples/ and for TensorBoard."""
         if not self.writes:
             return
-        write_grid(images, self._file("samples", f"step_{step:08d}.png"))
+        path = self._file("samples", f"step_{step:08d}.png")
+        set_aside(path)
+        write_grid(images, path)
         with self._summaries().as_default():
             tf.summary.image("samples", grid(images)[None], step=step)
         self._summaries().flush()

@@ -1,6 +1,8 @@
 """Images to score as people have them."""
 
+import os
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -65,6 +67,20 @@ def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
     np.savez(tmp_path / "words.npz", images=np.array(["a cat", "a dog"]))
     np.save(tmp_path / "dates.npy", np.array(["2026-11-29"], np.datetime64))
     (tmp_path / "empty.npz").write_bytes(b"")
+    np.savez_compressed(tmp_path / "damaged.npz", images=IMAGES)
+    with open(tmp_path / "damaged.npz", "r+b") as file:
+        file.seek(60)
+        file.write(b"\xff" * 30)
+    for name, kind in (("bzip2.npz", zipfile.ZIP_BZIP2), ("text.npz", zipfile.ZIP_STORED)):
+        with zipfile.ZipFile(tmp_path / name, "w", kind) as archive:
+            archive.writestr("images.txt", b"a" * 100)
+    packed = bytearray((tmp_path / "text.npz").read_bytes())
+    packed[packed.index(b"PK\1\2") + 10] = packed[8] = 98  # PPMd
+    (tmp_path / "ppmd.npz").write_bytes(packed)
+    header = str({"descr": "|u1", "fortran_order": False, "shape": (2**40, 8, 8, 1)})
+    claim = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "claim.npy").write_bytes(claim)
+    os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "one.PNG").write_bytes(b"")
     for name, words in (
         ("none.npy", r"has shape \(4, 0, 8, 1\)"),
@@ -74,6 +90,12 @@ def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
         ("words.npz", "holds text, no images: give"),
         ("dates.npy", r"holds datetime64\[D\], no images"),
         ("empty.npz", "cannot be read: it is no .npz archive"),
+        ("damaged.npz", "cannot be read: it is no .npz archive of numbers, or damaged"),
+        ("bzip2.npz", "cannot be read: it is no .npz archive of numbers"),
+        ("text.npz", "cannot be read: it is no .npz archive of numbers"),
+        ("ppmd.npz", "cannot be read: it is no .npz archive of numbers, or damaged"),
+        ("claim.npy", "claims to hold more than fits into memory"),
+        ("pipe.npy", "is a pipe or a device"),
         ("one.PNG", "is a single image: give the folder"),
     ):
         with pytest.raises(UserError, match=words) as caught:
