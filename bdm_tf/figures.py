@@ -25,6 +25,7 @@ _NUM_IMAGES = flags.DEFINE_integer("num_images", 1, "Images from there on, a row
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise, which all rows and times share.")
 _OUTPUT = define_path("output", None, "A .png, .pdf or .svg.")
 _MOST_TIMES = 100  # columns of one figure
+_MOST_PICTURES = 400  # of each model: a GiB of memory
 
 
 def _check_flags(argv: list[str]) -> None:
@@ -47,6 +48,12 @@ def _check_flags(argv: list[str]) -> None:
     check_seed("--seed", _SEED.value)
     if _NUM_TIMES.value > _MOST_TIMES:
         raise UserError(f"--num_times={_NUM_TIMES.value} must be at most {_MOST_TIMES}")
+    most = _MOST_PICTURES // _NUM_TIMES.value
+    if _NUM_IMAGES.value > most:
+        raise UserError(
+            f"--num_images={_NUM_IMAGES.value} must be at most {most}, which is {_MOST_PICTURES} "
+            f"pictures in --num_times={_NUM_TIMES.value} columns"
+        )
 
 
 @exits_on_user_error

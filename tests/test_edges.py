@@ -111,7 +111,10 @@ def test_a_stream_that_nobody_reads_swallows_what_is_written():
     assert LastingStream(None).write("nowhere") == 7
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+SIGNALS = "SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM"
+
+
+@pytest.mark.parametrize("name", SIGNALS)
 def test_what_ends_a_job_is_heard(name):
     number = getattr(signal, name)
     hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup

@@ -298,6 +298,7 @@ BAD_FLAGS = {
     "wrong ending": ([MODEL, "--output=a.gif"], "a.gif"),
     "one time": ([MODEL, "--output=a.png", "--num_times=1"], "--num_times=1"),
     "too many times": ([MODEL, "--output=A.PNG", "--num_times=101"], "--num_times=101 must be at"),
+    "too many rows": ([MODEL, "--output=A.PNG", "--num_images=51"], "--num_images=51 must be at"),
     "negative image": ([MODEL, "--output=a.png", "--image=-1"], "--image=-1"),
     "no images": ([MODEL, "--output=a.png", "--num_images=0"], "--num_images=0"),
     "no flag": (["gin/digits.gin", "--output=a.png"], "gin/digits.gin"),

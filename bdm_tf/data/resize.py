@@ -67,6 +67,8 @@ def decode_file(
         raise ValueError(f"{path} cannot be opened: {error.message}") from error
     if not content:
         raise ValueError(f"{path} is not a readable image: it is empty")
+    if content.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, whose image `git lfs pull` fetches")
     try:
         image = Image.open(io.BytesIO(content))
         if getattr(image, "is_animated", False):

@@ -285,8 +285,9 @@ class Reference:
 def _given(path: str) -> dict[str, np.ndarray]:
     try:
         saved = read_npz(path, needed=("mu", "sigma"))
-        real = {"dtype": np.float64, "casting": "same_kind"}  # which complex numbers are not
-        measured = {name: saved[name].astype(**real) for name in ("mu", "sigma")}
+        measured = {  # and not of complex numbers
+            n: saved[n].astype(np.float64, casting="same_kind") for n in ("mu", "sigma")
+        }
         return saved | measured | {"n": np.array(int(saved.get("n", 0)))}
     except (ValueError, TypeError, OSError, tf.errors.OpError) as error:
         raise UserError(f"{path} has no statistics mu and sigma: {error}") from error

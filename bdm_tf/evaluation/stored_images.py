@@ -48,6 +48,8 @@ class StoredImages:
         if images.dtype.kind not in "buif":
             kind = {"U": "text", "S": "text", "O": "objects"}.get(images.dtype.kind, images.dtype)
             raise UserError(f"{name} holds {kind}, no images: give {_WANTED}")
+        if images.ndim == 3 and images.shape[2] in (1, 3) and images.shape[1] > 3:
+            raise UserError(f"{name} is one image of shape {images.shape}: give [N, H, W, C]")
         if images.ndim == 3:  # grey
             images = images[..., None]
         if images.ndim and not len(images):

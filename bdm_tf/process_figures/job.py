@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import gin
+import matplotlib
 import numpy as np
 import tensorflow as tf
 
@@ -75,16 +76,18 @@ def draw_to_file(
     ]
     subjects = [_read(name, configure, gin_params, data_dir) for name, configure in named]
     names, processes = [s.name for s in subjects], [s.process for s in subjects]
-    if kind == "snr":
-        figure = draw_snr(names, processes)
-    else:
-        images = _images(subjects, data_dir, image, num_images)
-        seeds = image_seeds(tf.constant([0, seed]), image, num_images)
-        white = normal(seeds, PRIOR, images.shape[1:]).numpy()
-        draw = draw_process if kind == "process" else draw_spaces
-        figure = draw(names, processes, images, np.linspace(0.0, 1.0, num_times), white)
-    with writing(output):
-        write_atomically(output, encoded(figure, output.rpartition(".")[2].lower()))
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # no matplotlibrc: it may ask for LaTeX, or other sizes
+        if kind == "snr":
+            figure = draw_snr(names, processes)
+        else:
+            images = _images(subjects, data_dir, image, num_images)
+            seeds = image_seeds(tf.constant([0, seed]), image, num_images)
+            white = normal(seeds, PRIOR, images.shape[1:]).numpy()
+            draw = draw_process if kind == "process" else draw_spaces
+            figure = draw(names, processes, images, np.linspace(0.0, 1.0, num_times), white)
+        with writing(output):
+            write_atomically(output, encoded(figure, output.rpartition(".")[2].lower()))
     print(f"wrote {output}")
 
 

@@ -195,7 +195,7 @@ class Checkpoints:
 
 
 def _remove_unfinished(directory: str) -> None:
-    """Removes what belongs to no whole checkpoint."""
+    """Removes what belongs to no whole checkpoint; what is newer than all of these is moved."""
     for folder in (directory, os.path.join(directory, KEPT)):
         if not tf.io.gfile.exists(folder):
             continue
@@ -205,9 +205,19 @@ def _remove_unfinished(directory: str) -> None:
             if re.search(r"/ckpt-\d+_temp$", path):
                 remove_folder(path)
             elif data is not None and not tf.io.gfile.exists(f"{data.group(1)}.index"):
-                tf.io.gfile.remove(path)
+                is_old = checkpoint_step(data.group(1)) < _newest_step(directory)
+                if is_old or folder != directory:
+                    tf.io.gfile.remove(path)
+                    continue
+                broken = os.path.join(directory, _BROKEN)
+                logging.warning("%s has no .index: it is moved to %s", path, broken)
+                move_checkpoint(data.group(1), broken)
             elif re.search(r"/(ckpt-\d+\..*(tempstate\d+|\.partial)|checkpoint\.tmp\w+)$", path):
                 tf.io.gfile.remove(path)
+
+
+def _newest_step(directory: str) -> int:
+    return max(map(checkpoint_step, checkpoints_in(directory)), default=0)
 
 
 def _write_state(directory: str) -> None:

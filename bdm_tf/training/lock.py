@@ -58,9 +58,11 @@ class WorkdirLock:
                 "the same command goes on from what was saved"
             ) from error
         if owner is None:
+            left = tf.io.gfile.exists(self._workdir)
+            first = "; what lies there now was saved since: put it with the rest" if left else ""
             raise UserError(
-                f"--workdir={self._workdir} was removed; bring it back and give the same command, "
-                "or train into another"
+                f"--workdir={self._workdir} was removed{first}; bring it back and give the same "
+                "command, or train into another"
             )
         if owner != self._me:
             raise UserError(

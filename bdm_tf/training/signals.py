@@ -6,8 +6,8 @@ import contextlib
 import os
 import signal
 
-# The terminal is closed; what a scheduler sends some time before it kills; CPU time is up.
-_ONCE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+# The terminal is closed; what a scheduler sends some time before it kills; time is up.
+_ONCE = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGALRM)
 _TWICE = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -15,7 +15,7 @@ class StopRequest:
     """While entered, a signal sets `signal_number`; after it, SIGTERM and SIGINT kill.
 
     It hears SIGTERM, SIGINT, SIGHUP (but where it is ignored already, as under nohup), SIGUSR1,
-    SIGUSR2 and SIGXCPU.
+    SIGUSR2, SIGXCPU and SIGALRM.
     """
 
     signal_number: int | None = None

@@ -234,7 +234,9 @@ class Workdir:
         kept = [line for line in lines if step_of(line) <= step]
         if is_measured and not kept:
             logging.warning("%s has nothing of the steps up to %d: it begins anew here", path, step)
-        if kept != lines:
+        # A backup may be links to the same files, of which this one alone is written to in place.
+        is_linked = "://" not in path and os.path.exists(path) and os.stat(path).st_nlink > 1
+        if kept != lines or is_linked:
             write_atomically(path, b"".join(line + b"\n" for line in kept))
 
     def write_metrics(self, step: int, scalars: dict[str, float]) -> None:

@@ -82,6 +82,7 @@ def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
     (tmp_path / "claim.npy").write_bytes(claim)
     os.mkfifo(tmp_path / "pipe.npy")
     (tmp_path / "one.PNG").write_bytes(b"")
+    np.save(tmp_path / "one.npy", IMAGES[0])
     for name, words in (
         ("none.npy", r"has shape \(4, 0, 8, 1\)"),
         ("objects.npy", "cannot be read: it holds Python objects"),
@@ -97,6 +98,7 @@ def test_what_is_no_array_of_images_gets_a_clear_message(tmp_path):
         ("claim.npy", "claims to hold more than fits into memory"),
         ("pipe.npy", "is a pipe or a device"),
         ("one.PNG", "is a single image: give the folder"),
+        ("one.npy", r"is one image of shape \(8, 8, 1\)"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             drawn(tmp_path / name)

@@ -128,7 +128,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     (folder / "ckpt-12_temp").mkdir()
     for name in (
         "ckpt-12_temp/part-00000-of-00001.data-00000-of-00001",
-        "ckpt-11.data-00000-of-00001",  # killed before its index was written
+        "ckpt-3.data-00000-of-00001",  # killed while it was deleted
         "ckpt-12.index.tempstate123",
         "checkpoint.tmp0123abcd",
         ".checkpoint.partial",
@@ -139,6 +139,15 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     opened(tmp_path)
     assert files(tmp_path) == sorted([*whole(4, 8), "kept"])
     assert files(tmp_path, "checkpoints/kept") == whole(4, 8)[1:]
+
+
+def test_a_newest_checkpoint_without_its_index_is_moved_with_a_warning(tmp_path, caplog):
+    saved(tmp_path, [4, 8])
+    os.remove(tmp_path / "checkpoints" / "ckpt-8.index")
+    checkpoints, _ = opened(tmp_path)
+    assert "ckpt-8.data-00000-of-00001 has no .index: it is moved" in caplog.text
+    assert files(tmp_path, "checkpoints/broken") == ["ckpt-8.data-00000-of-00001"]
+    assert checkpoint_step(checkpoints.latest()) == 4
 
 
 @pytest.mark.parametrize("note", [None, b"", b'model_checkpoint_path: "ck', b"\xff\x00", b"a: 1"])
