@@ -9,6 +9,7 @@ comes out of calls of its own: XLA would otherwise compute it anew for each pixe
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -18,6 +19,7 @@ import tensorflow as tf
 from bdm_tf.networks.dropout import draw, kept, of_kept
 
 EPSILON = 1e-6  # of the variance
+_WORTHWHILE = 2**18  # numbers
 _elsewhere: ContextVar[bool] = ContextVar("elsewhere", default=False)
 
 
@@ -31,9 +33,15 @@ def for_accelerators() -> Iterator[None]:
         _elsewhere.reset(token)
 
 
-def suits() -> bool:
-    """Whether what is traced now runs on a CPU: on a TPU or GPU XLA compiles the whole step."""
+def suits(shape, channels: int) -> bool:
+    """Whether it is for a network of so many channels and images `[B, H, W, C]`, traced now.
+
+    Small ones, such as the digits, stay in the cache: they gain nothing, and XLA takes seconds. On
+    a TPU or GPU XLA compiles the whole step.
+    """
     kinds = ("GPU", "TPU")
+    if math.prod(shape[:3]) * channels < _WORTHWHILE:
+        return False
     return not _elsewhere.get() and not any(map(tf.config.list_logical_devices, kinds))
 
 

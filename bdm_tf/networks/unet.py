@@ -175,7 +175,7 @@ class UNet(keras.layers.Layer):
             float32 `[B, H, W, C]`, or of `output_channels`.
         """
         is_training = dropout_seed is not None
-        fused = is_training and z_t.shape.is_fully_defined() and suits()
+        fused = is_training and z_t.shape.is_fully_defined() and suits(z_t.shape, self.channels)
         embedding = embed_time(t, self.channels)
         embedding = self.time2(tf.nn.silu(self.time1(embedding)))
         if self.num_classes is not None:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from bdm_tf.networks import UNet
+from bdm_tf.networks import fused_norm as fused
 from bdm_tf.networks.dropout import draw, kept, of_kept
 from bdm_tf.networks.fused_norm import Kind, for_accelerators, fused_norm, suits
 from bdm_tf.networks.group_norm import GroupNorm
@@ -58,9 +59,13 @@ def test_value_and_gradients_are_those_of_single_operations(dtype, near, is_modu
         np.testing.assert_allclose(np.float32(found), expected, atol=near * np.abs(expected).max())
 
 
-@pytest.mark.skipif(not suits(), reason="there is a GPU, where single operations are taken")
-def test_a_networks_gradients_are_those_of_single_operations():
+@pytest.mark.skipif(
+    not suits((64, 64, 64, 3), 32), reason="there is a GPU, where single operations are taken"
+)
+def test_a_networks_gradients_are_those_of_single_operations(monkeypatch):
     """All of them: what follows a dense layer's bias must not be taken for a convolution's."""
+    assert not suits((4, 8, 8, 3), 32)  # small
+    monkeypatch.setattr(fused, "_WORTHWHILE", 0)
     network = UNet(
         (8, 8, 3),
         channels=32,
@@ -81,7 +86,7 @@ def test_a_networks_gradients_are_those_of_single_operations():
 
     found = tf.function(gradients, autograph=False)()
     with for_accelerators():
-        assert not suits()
+        assert not suits((64, 64, 64, 3), 32)
         expected = tf.function(gradients, autograph=False)()
     # Of a bias before a normalisation the gradient is rounding alone.
     largest = max(np.abs(theirs).max() for theirs in expected)
