@@ -58,6 +58,8 @@ def test_a_table_is_made_once_and_shown_again(tmp_path, digits_dir):
         ("--since_2022 --only=relay", "relay is none of blurring_diffusion, cold_diffusion, den"),
         ("--only=relay_diffusion", "--only: relay_diffusion is none of blurring_diffusion"),
         ("--num_steps=0", "--num_steps=0 must be at least 1"),
+        ("--seeds=0,1", "--seeds of more than one goes with --evaluations"),
+        ("--evaluations=20,many", "--evaluations=20,many must be whole numbers"),
         ("--columns=0", "--columns=0 must be at least 1"),
         ("--gin_folder=/nowhere", "--gin_folder=/nowhere does not exist"),
         ("--eval_flag=--output=x.json", "--eval_flag=--output=x.json: this command chooses"),
