@@ -5,7 +5,7 @@ import os
 from absl import flags
 
 from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.system.paths import default_cache_dir, define_path
+from bdm_tf.system.paths import check_ending, default_cache_dir, define_path
 from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _WORKDIR = define_path("workdir", None, "The folder of a run.", literal=True)
@@ -84,8 +84,7 @@ def _check_flags(argv: list[str]) -> None:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")
     if _SEED.value is not None:
         check_seed("--seed", _SEED.value)
-    if _SAVE_SAMPLES.value and not _SAVE_SAMPLES.value.endswith(".npz"):
-        raise UserError(f"--save_samples={_SAVE_SAMPLES.value} must end in .npz")
+    check_ending("--save_samples", _SAVE_SAMPLES.value, (".npz",))
     if _IMAGES.value:
         for binding in _GIN_PARAM.value:
             if binding.strip().startswith(("sample.", "train.", "Model.")):

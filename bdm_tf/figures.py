@@ -3,7 +3,7 @@
 from absl import flags
 
 from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.system.paths import define_path, define_paths
+from bdm_tf.system.paths import check_ending, define_path, define_paths
 from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _FIGURE = flags.DEFINE_enum(
@@ -40,8 +40,7 @@ def _check_flags(argv: list[str]) -> None:
             )
     if not _OUTPUT.value:
         raise UserError("--output is missing, for instance --output=figure.png")
-    if not _OUTPUT.value.lower().endswith((".png", ".pdf", ".svg")):
-        raise UserError(f"--output={_OUTPUT.value} must end in .png, .pdf or .svg")
+    check_ending("--output", _OUTPUT.value, (".png", ".pdf", ".svg"))
     for flag, least in ((_NUM_TIMES, 2), (_IMAGE, 0), (_NUM_IMAGES, 1)):
         if flag.value < least:
             raise UserError(f"--{flag.name}={flag.value} must be at least {least}")

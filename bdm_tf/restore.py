@@ -6,7 +6,7 @@ import os
 from absl import flags
 
 from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.system.paths import define_path
+from bdm_tf.system.paths import check_ending, define_path
 from bdm_tf.system.terminal import load_tensorflow, run_command
 
 # Flags of each task: those that it needs, and those that it takes besides.
@@ -51,8 +51,7 @@ def _check_flags(argv: list[str]) -> None:
         near = difflib.get_close_matches(str(task), _TASKS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(_TASKS)}"
         raise UserError(f"--task={task} is no task: {hint}")
-    if not _OUTPUT.value.lower().endswith((".png", ".npz")):
-        raise UserError(f"--output={_OUTPUT.value} must end in .png or .npz")
+    check_ending("--output", _OUTPUT.value, (".png", ".npz"))
     needed, others = _TASKS[task]
     for flag in (_T, _SIGMA_BLUR, _FACTOR, _NOISE, _MASK, _TRUTH, _DEGRADE, _REPEATS):
         if flag.name in needed and not flag.present:

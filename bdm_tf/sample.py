@@ -5,7 +5,7 @@ import os
 from absl import flags
 
 from bdm_tf.system.errors import UserError, check_seed, exits_on_user_error
-from bdm_tf.system.paths import define_path
+from bdm_tf.system.paths import check_ending, define_path
 from bdm_tf.system.terminal import load_tensorflow, run_command
 
 _SAVED_MODEL = define_path("saved_model", None, "Folder of the SavedModel.", literal=True)
@@ -40,8 +40,7 @@ _DEFAULT, _MOST = 64, 2**31 - 1
 
 def _check_trajectory() -> None:
     path, frames = _TRAJECTORY.value, _NUM_FRAMES.value
-    if path and not path.lower().endswith((".png", ".gif")):
-        raise UserError(f"--trajectory={path} must end in .png or .gif")
+    check_ending("--trajectory", path, (".png", ".gif"))
     if path and _OUTPUT.value and os.path.realpath(path) == os.path.realpath(_OUTPUT.value):
         raise UserError(f"--trajectory={path} is --output, too: give another name")
     if frames is not None and not path:
@@ -75,6 +74,7 @@ def main(argv: list[str]) -> None:
             "usage: python -m bdm_tf.sample --saved_model=DIR --output=grid.png|images.npz, "
             "or --trajectory=way.png|way.gif"
         )
+    check_ending("--output", _OUTPUT.value, (".png", ".npz"))
     check_seed("--seed", _SEED.value)
     for flag, least in ((_NUM_IMAGES, 1), (_NUM_STEPS, 0), (_FIRST, 0)):
         if flag.value is not None and not least <= flag.value <= _MOST:

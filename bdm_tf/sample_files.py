@@ -22,7 +22,7 @@ from bdm_tf.saved_models import (
 from bdm_tf.system.errors import UserError, check_counts, check_seed
 from bdm_tf.system.files import check_replaces, check_writable, write_npz
 from bdm_tf.system.interrupts import interruptible
-from bdm_tf.system.paths import expanded
+from bdm_tf.system.paths import check_ending, expanded
 
 _FRAMES = 8
 _SHOWN = 4  # images of a trajectory
@@ -69,8 +69,8 @@ def sample_to_file(
     trajectory = trajectory and expanded("trajectory", trajectory)
     if not (output or trajectory):
         raise UserError("there is nothing to write: give an output, or a trajectory")
-    if output and not output.lower().endswith((".png", ".npz")):
-        raise UserError(f"--output={output} must end in .png or .npz")
+    check_ending("--output", output, (".png", ".npz"))
+    check_ending("--trajectory", trajectory, (".png", ".gif"))
     check_seed("--seed", seed)
     check_counts("sample_to_file", 0, first=first, num_steps=num_steps)
     if num_images is not None:

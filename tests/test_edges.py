@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tensorflow as tf
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.export_folders import check_free
 from bdm_tf.model import build_model
+from bdm_tf.process_figures import draw_to_file
 from bdm_tf.system.errors import UserError, check_between
 from bdm_tf.system.files import write_atomically
 from bdm_tf.system.terminal import LastingStream
@@ -288,3 +290,12 @@ def test_help_is_no_failure_and_lists_every_flag(called, flag):
     assert result.returncode == 0, result.stderr
     for word in (f"python {called} --gin_file", "--workdir", "--gin_param", "--strategy"):
         assert word in result.stdout
+
+
+def test_a_users_matplotlibrc_changes_nothing(tmp_path, finished_run):
+    drawn = []
+    for own in ({}, {"text.usetex": True, "font.size": 30.0, "savefig.dpi": 7}):
+        with matplotlib.rc_context(own), config.apart():
+            draw_to_file("snr", str(tmp_path / "a.png"), workdirs=[finished_run])
+        drawn.append((tmp_path / "a.png").read_bytes())
+    assert drawn[0] == drawn[1]

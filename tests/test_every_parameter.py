@@ -28,19 +28,8 @@ from bdm_tf.training.settings import TrainingSettings
 from tests import small_network  # noqa: F401, for gin
 from tests.conftest import TINY
 
-VALUES = [
-    "-1",
-    "0",
-    "0.5",
-    str(10**30),
-    "1e30",
-    "None",
-    "'text'",
-    "True",
-    "[]",
-    "(1, 'a')",
-    "@UNet",
-]
+VALUES = ["-1", "0", "0.5", str(10**30), "1e30", "None", "'text'", "True", "[]", "(1, 'a')"]
+VALUES += ["@UNet"]
 SHAPE = "Model.image_shape = (8, 8, 1)"
 BLUR, IHDM = ["digits.gin"], ["digits.gin", "base/ihdm.gin"]
 EDM = ["digits.gin", "base/edm.gin"]

@@ -52,6 +52,14 @@ def expanded(name: str, path: str | os.PathLike) -> str:
     return os.path.expanduser(path)
 
 
+def check_ending(name: str, path: str | None, endings: tuple[str, ...]) -> None:
+    """Raises a `UserError` for a path, given as `name`, that ends in none of these."""
+    if path and not path.lower().endswith(endings):
+        *others, last = endings
+        wanted = f"{', '.join(others)} or {last}" if others else last
+        raise UserError(f"{name}={path} must end in {wanted}")
+
+
 def check_home(instead: str) -> None:
     """Raises a `UserError` if HOME is empty, which Python takes for the root folder.
 

@@ -149,3 +149,10 @@ def test_another_size_is_refused_by_its_value(size):
     with pytest.raises(UserError) as refused:
         checked_size(size)
     assert f"image_size={size!r}" in str(refused.value)
+
+
+def test_a_pointer_of_git_lfs_is_told_as_one(tmp_path):
+    path = tmp_path / "1.png"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(ValueError, match="1.png is a pointer of Git LFS, .* `git lfs pull`"):
+        decode_file(str(path), None, None)

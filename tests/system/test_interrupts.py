@@ -138,3 +138,13 @@ def test_what_never_looks_at_signals_is_ended_by_one():
     assert process.stdout.readline() == b"begun\n"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
+
+
+def test_what_keras_would_import_for_nothing_is_left_for_later():
+    program = (
+        "import sys; from bdm_tf.system.terminal import load_tensorflow; load_tensorflow();"
+        "print({'sklearn', 'matplotlib', 'jax'} & set(sys.modules));"
+        "import matplotlib, sklearn.neighbors, keras, tensorflow"
+    )
+    result = run_afresh([sys.executable, "-c", program])
+    assert (result.returncode, result.stdout) == (0, "set()\n"), result.stderr

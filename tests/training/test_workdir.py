@@ -278,3 +278,14 @@ def test_a_lost_configuration_is_checked_by_the_history(tmp_path):
         workdir.claim("Model.x = 2\n", step=3)
     workdir.claim("Model.x = 1\nsample.y = 2\n", step=3)
     workdir.close()
+
+
+def test_a_backup_of_links_stays_as_it_is(tmp_path):
+    files = Workdir(str(tmp_path / "run"))
+    files.write_metrics(1, {"loss": 1.0})
+    os.link(tmp_path / "run" / "metrics.jsonl", tmp_path / "backup.jsonl")
+    before = (tmp_path / "backup.jsonl").read_bytes()
+    files.forget_after(1)
+    files.write_metrics(2, {"loss": 0.5})
+    assert (tmp_path / "backup.jsonl").read_bytes() == before
+    assert len((tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()) == 2
