@@ -57,6 +57,7 @@ def _why_not_ours(path: str) -> str:
         os.path.join(folder, name)[len(path) :].strip("/")
         for folder, _, names in tf.io.gfile.walk(path)
         for name in names
+        if tf.io.gfile.exists(os.path.join(folder, name))  # ram:// lists more than is there
     ]
     others = [file for file in sorted(files) if not _WRITTEN.fullmatch(file)]
     if len(others) < len(files) and others:

@@ -186,8 +186,13 @@ def _beside(path: str, ending: str) -> str:
 
 
 def replace_folder(source: str, target: str) -> None:
-    """Gives a folder the name of another, if there is one, which is removed once that is done."""
-    if not tf.io.gfile.exists(target):
+    """Gives a folder the name of another, if there is one, which is removed once that is done.
+
+    In a store, where files alone are renamed, one after the other, it is removed before.
+    """
+    if not tf.io.gfile.exists(target) or "://" in target:
+        if tf.io.gfile.exists(target):
+            remove_folder(target)
         rename_folder(source, target)
         return
     old = replaced(target)
