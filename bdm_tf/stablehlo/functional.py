@@ -6,6 +6,7 @@ TensorFlow lowers for a device that is not there only what holds no variables.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from bdm_tf.system.errors import UserError
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _LOOPS = ("While", "StatelessWhile")
+_BRANCHES = ("If", "StatelessIf")
 Library = dict[str, Any]  # FunctionDefs by name
 
 
@@ -58,8 +60,8 @@ def pure(function: Callable, specs: Sequence[tf.TensorSpec]) -> Pure:
     """Rewrites a function of tensors whose graph reads and writes variables.
 
     The graph is TensorFlow's own, replayed operation by operation in the order it was made in;
-    only operations on variables are put in terms of values. Loops may read variables, not write
-    them.
+    only operations on variables are put in terms of values. Loops and branches may read variables,
+    not write them.
 
     Raises:
         UserError: an operation on a variable is not known here.
@@ -175,6 +177,8 @@ def _on_cells(op: tf.Operation, given: list, library: Library) -> list:
         return _replay(_function(op, "f", library), given, library)
     if op.type in _LOOPS:
         return _loop(op, given, library)
+    if op.type in _BRANCHES:
+        return _branch(op, given, library)
     if op.type not in _ON_VARIABLES:
         raise UserError(f"no way is known to lower {op.type} ({op.name}) on a variable")
     return _ON_VARIABLES[op.type](op, *given)
@@ -195,13 +199,27 @@ def _copy(op: tf.Operation, inputs: list[tf.Tensor]) -> Sequence[tf.Tensor]:
     return copy.outputs
 
 
-def _function(op: tf.Operation, attribute: str, library: Library):
-    """The graph of a function that an operation calls."""
+def _function(op: tf.Operation, attribute: str, library: Library, first: int = 0):
+    """The graph of a function that an operation calls with its inputs from the first on."""
     name = op.get_attr(attribute).name
-    shapes = [None if t.dtype == tf.resource else t.shape for t in op.inputs]
+    shapes = [None if t.dtype == tf.resource else t.shape for t in op.inputs[first:]]
     definition = library[name]
     with tf.init_scope():  # where the functions that it calls are known
         return function_def_to_graph(definition, input_shapes=shapes)
+
+
+@contextmanager
+def _read_alone(op: tf.Operation, given: list):
+    """Refuses what writes a variable within a loop or a branch."""
+    cells = [value for value in given if isinstance(value, _Cell)]
+    before = [cell.written for cell in cells]
+    for cell in cells:
+        cell.written = False
+    yield
+    if any(cell.written for cell in cells):
+        raise UserError(f"no way is known to lower {op.type} ({op.name}), which writes a variable")
+    for cell, flag in zip(cells, before):
+        cell.written = flag
 
 
 def _loop(op: tf.Operation, given: list, library: Library) -> list:
@@ -219,22 +237,34 @@ def _loop(op: tf.Operation, given: list, library: Library) -> list:
 
     def once(*values):
         results = _replay(body, filled(values), library)
-        if any(isinstance(v, _Cell) and v.written for v in results):
-            raise UserError(f"no way is known to lower the loop {op.name}, which writes a variable")
         return [results[place] for place in places]
 
-    before = [cell.written for cell in given if isinstance(cell, _Cell)]
-    for cell in given:
-        if isinstance(cell, _Cell):
-            cell.written = False
-    results = tf.while_loop(go_on, once, [given[place] for place in places])
-    for cell, flag in zip((c for c in given if isinstance(c, _Cell)), before):
-        cell.written = flag
+    with _read_alone(op, given):
+        results = tf.while_loop(go_on, once, [given[place] for place in places])
     return filled(results)
+
+
+def _branch(op: tf.Operation, given: list, library: Library) -> list:
+    is_true, *values = given
+
+    def replayed(branch):
+        function = _function(op, branch, library, first=1)
+
+        def results():
+            with _read_alone(op, values):
+                return _replay(function, values, library)
+
+        return results
+
+    return tf.cond(is_true, replayed("then_branch"), replayed("else_branch"))
 
 
 def _read(op, cell):
     return [tf.identity(cell.value)]
+
+
+def _gather(op, cell, places):
+    return [tf.gather(cell.value, places, batch_dims=op.get_attr("batch_dims"))]
 
 
 def _assign(op, cell, value):
@@ -268,6 +298,7 @@ def _adam(op, var, m, v, beta1_power, beta2_power, lr, beta1, beta2, epsilon, gr
 
 _ON_VARIABLES: dict[str, Callable] = {
     "ReadVariableOp": _read,
+    "ResourceGather": _gather,
     "AssignVariableOp": _assign,
     "AssignAddVariableOp": _assign_add,
     "AssignSubVariableOp": _assign_sub,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import gin
 import numpy as np
+import scipy.fft
 import tensorflow as tf
 
 from bdm_tf import config
@@ -135,7 +136,20 @@ def build(what: str, batch_size: int, cores: int) -> tuple[Model, Step]:
     i, j = np.ogrid[: model.image_shape[0], : model.image_shape[1]]
     variance = np.broadcast_to(1.0 / (1.0 + i**2 + j**2)[..., None], model.image_shape)
     model.use_spectrum(Spectrum(np.zeros(model.image_shape), variance), "a stand-in")
+    if what == "sample" and model.own_prior.is_fitted:
+        images = _stand_ins(variance)
+        model.own_prior.restore(model.own_prior.fit(lambda: [images], model.process))
     return model, STEPS[what](model, batch_size, cores)
+
+
+def _stand_ins(variance: np.ndarray, count: int = 256) -> np.ndarray:
+    """Images of a spectrum, uint8 `[count, H, W, C]`, for priors that are fitted to images."""
+    rng = np.random.default_rng(0)
+    height, width, _ = variance.shape
+    scale = np.sqrt(variance * height * width) / 4
+    u = rng.standard_normal((count, *variance.shape)) * scale
+    pixels = scipy.fft.idctn(u, axes=(1, 2), norm="ortho")
+    return np.clip(np.round(127.5 * (pixels + 1)), 0, 255).astype(np.uint8)
 
 
 def _check_divisible(batch_size: int, pieces: int) -> None:

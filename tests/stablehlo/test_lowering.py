@@ -1,14 +1,20 @@
 """Lowering without variables, without a TPU: the same step, and problems by name."""
 
+import os
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.stablehlo.functional import pure
 from bdm_tf.stablehlo.lowering import Uncompilable, lower
+from bdm_tf.stablehlo.steps import build, use_defaults
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.keras_versions import raw_variables
 from bdm_tf.training.adam import FusedAdam
+from tests.conftest import ROOT, TINY
 
 X = tf.TensorSpec([8], tf.float32)
 TOO_OLD = tf.__version__.startswith("2.15")
@@ -21,10 +27,12 @@ def variables_and_step():
     optimizer = FusedAdam(learning_rate=0.1)
     optimizer.build([weight])
 
+    def read(x, i, total):  # variables, in a loop, and in one branch alone
+        x_i = x * tf.cond(i > 0, lambda: tf.gather(weight, tf.range(8)), lambda: tf.ones([8]))
+        return i + 1, total + x_i
+
     def step(x, count):
-        _, total = tf.while_loop(  # which reads a variable
-            lambda i, _: i < 3, lambda i, total: (i + 1, total + x * weight), [0, tf.zeros([8])]
-        )
+        _, total = tf.while_loop(lambda i, _: i < 3, partial(read, x), [0, tf.zeros([8])])
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum((weight - total) ** 2) * tf.cast(count, tf.float32)
         optimizer.apply_gradients([(tape.gradient(loss, weight), weight)])
@@ -50,6 +58,29 @@ def test_the_step_without_variables_is_the_step():
     for new, argument in zip(results[rewritten.num_results :], rewritten.aliases):
         variable = captured[argument - rewritten.num_arguments]
         np.testing.assert_allclose(new, variable, rtol=1e-5, err_msg=variable.name)
+
+
+def test_a_branch_that_writes_a_variable_is_refused():
+    variable = tf.Variable(0.0)
+
+    def step(x):
+        return tf.cond(x[0] > 0, lambda: variable.assign_add(1.0), lambda: variable + 0.0)
+
+    with pytest.raises(UserError, match="If .*, which writes a variable"):
+        pure(step, [X])
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"), [("ihdm", 200), ("warm_diffusion", 3), ("relay_second", 3)]
+)
+def test_samplers_with_branches_and_fitted_priors_need_no_data(model, steps):
+    file = os.path.join(ROOT, "gin", "digits", f"{model}.gin")
+    config.parse([file], [*TINY, f"sample.num_steps = {steps}"])
+    use_defaults(None)
+    _, (sample, specs) = build("sample", batch_size=2, cores=1)
+    rewritten = pure(sample, specs)
+    outputs = rewritten.function.get_concrete_function(*rewritten.specs).structured_outputs
+    assert outputs[0].shape == (2, 8, 8, 1) and not rewritten.aliases
 
 
 def python_on_the_host(x):
