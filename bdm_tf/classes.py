@@ -89,18 +89,22 @@ def in_turn(places: tf.Tensor, count: int, num_classes: int) -> tf.Tensor:
 def class_number(name: str, names: Sequence[str]) -> int:
     """The class that a user means by a name or a number, below `len(names)`.
 
+    Where all names are numbers, a number is a name.
+
     Raises:
         UserError: there is none.
     """
     if name in names:
         return names.index(name)
-    if name.isascii() and name.isdigit() and int(name) < len(names):
+    are_numbers = all(n.isdigit() for n in names)  # and so a number is a name
+    if name.isascii() and name.isdigit() and int(name) < len(names) and not are_numbers:
         return int(name)
     near = difflib.get_close_matches(name, names, _SHOWN, 0.5) or list(names)
     more = f" and {len(near) - _SHOWN} more" if len(near) > _SHOWN else ""
+    number = "" if are_numbers else f"a number from 0 to {len(names) - 1} or "
     raise UserError(
-        f"{name!r} is no class of this model: give a number from 0 to {len(names) - 1} or a name, "
-        f"such as {', '.join(near[:_SHOWN])}{more}"
+        f"{name!r} is no class of this model: give {number}a name, such as "
+        f"{', '.join(near[:_SHOWN])}{more}"
     )
 
 

@@ -10,7 +10,7 @@ from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, Projection
 from bdm_tf.spectrum import Spectrum, check_shape
-from bdm_tf.system.errors import check_kind
+from bdm_tf.system.errors import UserError, check_kind
 
 
 class Denoiser:
@@ -76,6 +76,10 @@ class Denoiser:
         u_x_hat = self.projection(free, process=process, spectrum=spectrum, t=t)
         if u_x_hat is free:
             return u_eps_hat, free
+        if not tf.is_tensor(u_x_hat) or not u_x_hat.shape.is_compatible_with(free.shape):
+            raise UserError(
+                f"{type(self.projection).__name__} must return u_x_hat, of shape {free.shape}"
+            )
         moved = process.u_eps_from_u_x(u_t, u_x_hat, t)
         return tf.where(u_x_hat == free, u_eps_hat, moved), u_x_hat
 

@@ -7,7 +7,7 @@ import functools
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, label_checks
+from bdm_tf.classes import ANY_CLASS, Classes, label_checks
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
 from bdm_tf.restoration.functions import restoring_functions, why_not
@@ -92,15 +92,18 @@ class ExportedModel(tf.Module):
             autograph=False,
         )
 
-        def predict(z_t, t, label=None):
-            checks = _time_checks(t, z_t=z_t)
-            if label is not None:  # one more than there are classes stands for none
-                words = f"label must lie in [0, {len(classes)}]"
-                known = (label >= 0) & (label <= len(classes))
-                checks.append(tf.debugging.assert_equal(known, True, words))
+        def predict(z_t, t):
+            with tf.control_dependencies(_time_checks(t, z_t=z_t)):
+                return model.ema_network(tf.identity(z_t), tf.identity(t))
+
+        def predict_of_class(z_t, t, label=any_class):
+            count = tf.shape(z_t)[0]
+            checks = _time_checks(t, z_t=z_t) + _label_checks(classes, label, count)
             with tf.control_dependencies(checks):
-                z_t, t = tf.identity(z_t), tf.identity(t)
-            return model.ema_network(z_t, t, **({} if label is None else {"label": label}))
+                given = tf.gather(label, tf.minimum(tf.range(count), tf.size(label) - 1))
+            # One more than there are classes stands for none.
+            given = tf.where(given < 0, len(classes), given)
+            return model.ema_network(z_t, t, label=given)
 
         def diffuse(x, t, eps):
             too_large = "x must lie in [-1, 1]: uint8 images are divided by 127.5, less 1"
@@ -109,7 +112,7 @@ class ExportedModel(tf.Module):
                 return process.diffuse(tf.identity(x), tf.identity(t), eps)
 
         self.predict = tf.function(
-            predict,
+            predict_of_class if classes else predict,
             input_signature=[
                 spec("z_t", tf.float32, *batch),
                 spec("t", tf.float32, None),
@@ -169,6 +172,24 @@ class _Shared:
 
     def __call__(self, z_t, t, **label):
         return self._call(z_t, t, **label)
+
+
+def _label_checks(classes: Classes, label: tf.Tensor, count: tf.Tensor) -> list:
+    """What fails, when the graph runs, for labels of a batch of images with noise."""
+    size, most = tf.size(label), len(classes)
+    checks = [
+        tf.debugging.assert_equal(
+            (size == 1) | (size == count), True, "label must have 1 entry, or one an image"
+        ),
+        tf.debugging.assert_equal(
+            (label >= ANY_CLASS) & (label <= most), True, f"label must lie in [-1, {most}]"
+        ),
+    ]
+    if not classes.dropout:
+        message = "label must be given: the model does not know images without"
+        is_given = (label >= 0) & (label < most)
+        checks.append(tf.debugging.assert_equal(is_given, True, message))
+    return checks
 
 
 def _time_checks(t: tf.Tensor, **arrays: tf.Tensor) -> list:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -177,10 +177,21 @@ def prepare_trust(
 
 def weights_sha256(model) -> str:
     """What names a model's averaged weights, in hexadecimal digits."""
+    return arrays_sha256(model.ema_network.trainable_variables)
+
+
+def arrays_sha256(arrays: Iterable) -> str:
+    """What names arrays, or variables, by what they hold, in hexadecimal digits."""
     content = hashlib.sha256()
-    for variable in model.ema_network.trainable_variables:
-        content.update(np.asarray(variable).tobytes())
+    for array in arrays:
+        content.update(np.asarray(array).tobytes())
     return content.hexdigest()
+
+
+def prior_sha256(variables: Mapping) -> dict[str, str]:
+    """What names what a prior learnt, or begins from; nothing, if it learnt nothing."""
+    learnt = [variables[name] for name in sorted(variables)]
+    return {"prior_sha256": arrays_sha256(learnt)} if learnt else {}
 
 
 def _trust_path(workdir: str) -> str:

@@ -73,8 +73,8 @@ class PredictEps(Parametrisation):
         alpha, sigma = process.alpha_sigma([1.0])
         if tf.reduce_min(alpha / sigma) < _LEAST_SIGNAL:
             raise UserError(
-                "PredictEps divides by alpha_t, which is next to 0 at t = 1: set the blur's "
-                "min_scale to 0.001 (Eq. 26), or choose PredictX"
+                "PredictEps divides by alpha_t, which is next to 0 at t = 1: choose PredictV or "
+                "PredictX; or, if it is blur that does it, set its min_scale to 0.001 (Eq. 26)"
             )
 
     def target(self, process, *, x, eps, z_t, t, spectrum=None):

@@ -25,7 +25,8 @@ class RelayPrior(Prior):
     stage gives in place of t = 1. Image i of a seed always goes on from the same image.
 
     Args:
-        saved_model: the SavedModel of the first stage, which becomes part of those exported here.
+        saved_model: the SavedModel of the first stage, which becomes part of those exported here;
+            it must be given.
         sigma: the noise at which to start; the sampler's steps above it are left out, as in the
             published code. None is that of t = 1.
 
@@ -35,8 +36,12 @@ class RelayPrior(Prior):
 
     begins_in_noise = False
 
-    def __init__(self, saved_model: str, sigma: float | None = 0.9):
+    def __init__(self, saved_model: str = "", sigma: float | None = 0.9):
         super().__init__()
+        if not saved_model:
+            raise UserError(
+                f"{_NAME} must be given: the SavedModel of the first stage (docs/models.md)"
+            )
         check_text("RelayPrior", saved_model=saved_model)
         if sigma is not None:
             check_between("RelayPrior.sigma", sigma, 0, 1e6, without_low=True)

@@ -47,7 +47,9 @@ def model_info(path: str, name: str = "--saved_model") -> dict:
         raise UserError(f"{name}={path} {no_saved_model(path)}")
     file = os.path.join(path, INFO)
     if not tf.io.gfile.exists(file):
-        raise UserError(f"{name}={path} is of another library: it has no model_info.json")
+        raise UserError(
+            f"{name}={path} has no model_info.json: it is of another library, or damaged"
+        )
     try:
         with tf.io.gfile.GFile(file) as content:
             info = json.load(content)

@@ -5,8 +5,11 @@ import os
 import gin
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bdm_tf import config, exporting, projections, sampling  # noqa: F401, exporting for gin
+from bdm_tf.data.images import InMemoryImages
+from bdm_tf.data.sources import load_splits
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.grids import FittedGrid, KarrasGrid
 from bdm_tf.model import build_model, build_sample_settings
@@ -15,6 +18,8 @@ from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT, TINY
 from tests.toy_models import blurring
 
+ARRAY = np.zeros([3, 4, 4, 1], np.uint8)
+IMAGES = InMemoryImages(ARRAY)
 BINDINGS = {
     "sample.projection = @SpectralClip": r"= @SpectralClip lacks .*: @SpectralClip\(\)",
     "sample.projection = 'SpectralClip'": r"= 'SpectralClip' is no Projection: .*@SpectralClip\(\)",
@@ -57,6 +62,41 @@ def test_python_values_of_another_kind_are_refused():
             sampling.DDIMSampler(grid=KarrasGrid())(
                 denoiser, shape=(1, 4, 4, 2), seed=[0, 0], num_steps=steps
             )
+
+
+class Nothing(projections.Projection):
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        return None
+
+
+class Thinner(projections.Projection):
+    def __call__(self, u_x_hat, *, process, spectrum, t):
+        return u_x_hat[..., :1]
+
+
+@pytest.mark.parametrize("projection", [Nothing(), Thinner()])
+def test_what_a_projection_must_return_is_said(projection):
+    denoiser = Denoiser(lambda z, t: z, blurring(), projection)
+    with pytest.raises(UserError, match=r" must return u_x_hat, of shape \(1, 4, 4, 2\)"):
+        denoiser(tf.zeros([1, 4, 4, 2]), tf.constant([0.5]))
+
+
+@pytest.mark.parametrize("loaded", [None, ARRAY, (ARRAY, None), (IMAGES, ARRAY), (IMAGES,)])
+def test_what_a_source_of_ones_own_must_return_is_said(loaded):
+    class Mine:
+        def load(self, data_dir, on_corrupt_image):
+            return loaded
+
+    with pytest.raises(UserError, match="Mine.load must return two splits"):
+        load_splits(Mine(), None)
+
+
+def test_two_splits_are_taken_as_they_are():
+    class Mine:
+        def load(self, data_dir, on_corrupt_image):
+            return IMAGES, None
+
+    assert load_splits(Mine(), None) == (IMAGES, None)
 
 
 def test_a_name_that_is_nearly_one_is_told():

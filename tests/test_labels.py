@@ -127,6 +127,9 @@ def test_a_class_is_known_by_name_and_by_number():
     for wrong in ("-1", "3", "٣", ""):
         with pytest.raises(UserError, match="is no class of this model"):
             class_number(wrong, names)
+    assert class_number("2", ["1", "10", "2"]) == 2
+    with pytest.raises(UserError, match="'0' is no class of this model: give a name, such as 1"):
+        class_number("0", ["1", "10", "2"])
 
 
 def test_a_stopped_run_goes_on_to_the_bit(labelled_run, digits_dir, tmp_path):
@@ -164,8 +167,11 @@ def test_the_savedmodel_draws_by_label_what_the_model_draws(labelled_run):
         with pytest.raises(tf.errors.InvalidArgumentError, match=words):
             saved.sample(seed, 6, **given)
     z_t = np.zeros([1, 8, 8, 1], np.float32)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"label must lie in \[0, 10\]"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"label must lie in \[-1, 10\]"):
         saved.predict(z_t=z_t, t=[0.5], label=[11])
+    without = saved.predict(z_t=z_t, t=[0.5])
+    np.testing.assert_array_equal(without, saved.predict(z_t=z_t, t=[0.5], label=[10]))
+    assert (saved.predict(z_t=z_t, t=[0.5], label=[3]).numpy() != without.numpy()).any()
 
 
 def test_sample_takes_names_and_draws_a_row_a_class(labelled_run, finished_run, tmp_path):
@@ -200,7 +206,7 @@ def test_evaluation_is_of_classes(labelled_run, digits_dir, tmp_path):
     parameters = [
         "evaluate.label = '3'",
         "evaluate.guidance = 0.5",
-        "evaluate.evaluators = [@FrechetDistance, @LabelAccuracy]",
+        "evaluate.evaluators = [@FrechetDistance, @LabelAccuracy, @EvalLoss]",
     ]
 
     def evaluate(*parameters, folder=labelled_run):
@@ -221,6 +227,7 @@ def test_evaluation_is_of_classes(labelled_run, digits_dir, tmp_path):
     results = json.loads(output.read_text())
     assert results["protocol"]["label"] == "3" and results["protocol"]["guidance"] == 0.5
     assert results["figures"]["fd_pixels_train"]["num_real"] == 183  # scikit-learn's description
+    assert results["figures"]["loss"]["value"] > 0  # of that class's evaluation images
     assert "one class alone" in results["skipped"]["label_accuracy"]
     result = run(evaluate("evaluate.evaluators = [@LabelAccuracy, @EvalLoss]"))
     assert result.returncode == 0, result.stderr[-3000:]

@@ -13,6 +13,9 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise
+from bdm_tf.evaluation import job  # noqa: F401, for gin
+from bdm_tf.evaluation.subjects import open_subject
+from bdm_tf.fitted import prior_sha256
 from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.noise import PRIOR, image_seeds, normal, seeds_of
 from bdm_tf.parametrisations import PredictX
@@ -202,7 +205,15 @@ def test_a_relay_is_one_saved_model_that_draws_what_the_workdir_does(
     model, _ = load_model(workdir)
     given = dict(seed=tf.constant([0, 7]), first=4, count=4)
     expected = build_sample_settings(model).draw(model, **given)
+    strategy = tf.distribute.get_strategy()
+    subject = open_subject(strategy, lambda: None, workdir=workdir)
+    subject.restore_step(None)
+    first_stage = subject.describe(0, 0)["prior_sha256"]
     os.rename(low, f"{low} is gone")
+    assert first_stage == prior_sha256(model.prior.variables)["prior_sha256"]
+    key = next(iter(model.prior.variables))
+    others = model.prior.variables | {key: model.prior.variables[key] + 1}
+    assert first_stage != prior_sha256(others)["prior_sha256"]
     alone = tf.saved_model.load(os.path.join(workdir, "saved_model"))
 
     def draw(num_images, first):

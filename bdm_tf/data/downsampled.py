@@ -8,7 +8,8 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from bdm_tf.data.images import Images, check_source
+from bdm_tf.data.images import Images
+from bdm_tf.data.sources import check_source, load_splits
 from bdm_tf.system.errors import UserError, check_counts
 
 
@@ -37,7 +38,7 @@ class Downsampled:
         Raises:
             UserError: its own, or for sides that are no multiples of `factor`.
         """
-        splits = self._source.load(data_dir, on_corrupt_image=on_corrupt_image)
+        splits = load_splits(self._source, data_dir, on_corrupt_image)
         train, evaluation = (images and _Means(images, self._factor) for images in splits)
         return train, evaluation
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import hashlib
-import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -280,13 +279,6 @@ class FileImages(_IndexedImages):
                         logging.warning("skipped: %d such files so far, not all named", count)
         self._failure = UserError(f"none of the {self.num_images} files is a readable image")
         raise self._failure
-
-
-def check_source(name: str, data) -> None:
-    """Raises a `UserError` for a parameter that is no source of images."""
-    if inspect.isclass(data) or not hasattr(data, "load"):
-        shown = f"@{data.__name__}" if inspect.isclass(data) else repr(data)
-        raise UserError(f"{name} = {shown} is no data source: give one like @TFDSImages()")
 
 
 def content_sha256(image_shape: tuple[int, int, int], contents: Iterable[bytes]) -> str:

@@ -77,7 +77,12 @@ def images_of_class(images: Images, class_names: Sequence[str], number: int) -> 
     found = np.concatenate(chosen)
     if not len(found):
         raise UserError(f"{_described(images)}: there is no image of {class_names[number]!r}")
-    return InMemoryImages(found, {**images.description, "class": class_names[number]})
+    return InMemoryImages(
+        found,
+        {**images.description, "class": class_names[number]},
+        class_names=class_names,
+        labels=lambda: np.full(len(found), number, np.int32),
+    )
 
 
 def count_classes(images: Images) -> list[int]:

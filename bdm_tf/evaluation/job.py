@@ -17,8 +17,9 @@ from tqdm import tqdm
 import bdm_tf
 from bdm_tf import config
 from bdm_tf.classes import asked_for
-from bdm_tf.data.images import Images, check_source
+from bdm_tf.data.images import Images
 from bdm_tf.data.labels import images_of_class
+from bdm_tf.data.sources import check_source, load_splits
 from bdm_tf.evaluation.conditions import Conditions
 from bdm_tf.evaluation.evaluator import EVAL_IMAGES, SAMPLES, Context, Evaluator, Unavailable
 from bdm_tf.evaluation.features import make_features
@@ -126,7 +127,7 @@ class Evaluation:
         )
         self.cluster.of_chief(paths.check)
         train, evaluation = self.cluster.chief_first(
-            lambda: data.load(paths.data_dir, on_corrupt_image=paths.on_corrupt_image)
+            lambda: load_splits(data, paths.data_dir, paths.on_corrupt_image)
         )
         if train.image_shape != tuple(subject.image_shape):
             raise UserError(

@@ -55,7 +55,9 @@ class StoredImages:
         if images.ndim and not len(images):
             raise UserError(f"{name} holds no images: its shape is {images.shape}")
         if images.ndim != 4 or not images.size:
-            raise UserError(f"{name} has shape {images.shape}, must be [N, H, W, C]")
+            raise UserError(
+                f"{name} has shape {images.shape}, must be [N, H, W, C] or, grey, [N, H, W]"
+            )
         if images.shape[3] not in (1, 3):
             way_out = "give 1 or 3 channels"
             if images.shape[1] in (1, 3):
@@ -89,7 +91,9 @@ class StoredImages:
 
     def _from_floats(self, images: np.ndarray, name: str) -> np.ndarray:
         if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"{name} is {images.dtype}, must be uint8 or float")
+            raise UserError(
+                f"{name} is {images.dtype}, must be uint8 in [0, 255] or float in [-1, 1]"
+            )
         bad = ~np.isfinite(images).all(axis=(1, 2, 3))
         if bad.any():
             raise UserError(

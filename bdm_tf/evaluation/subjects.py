@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -14,10 +13,12 @@ from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.evaluation.stored_images import StoredImages
 from bdm_tf.fitted import (
+    arrays_sha256,
     check_measured,
     load_spectrum,
     load_trust,
     prepare_prior,
+    prior_sha256,
     weights_sha256,
 )
 from bdm_tf.history import read_history
@@ -97,7 +98,11 @@ class TrainedRun:
         load_trust(self.model, self._workdir)
         check_measured(self.model, self._settings)
         step = checkpoint_step(checkpoint)
-        self._weights = {"step": step, "weights_sha256": weights_sha256(self.model)}
+        self._weights = {
+            "step": step,
+            "weights_sha256": weights_sha256(self.model),
+            **prior_sha256(self.model.prior.variables),
+        }
         if changes := [c for c in read_history(self._workdir).changes if c["step"] < step]:
             self._weights["changes"] = changes
 
@@ -150,10 +155,10 @@ class ShippedModel:
         self.image_shape = tuple(self.info["image_shape"])
         self.classes = classes_of(self.info)
         self.chunk_size = int(self.info["config"].get("export_saved_model.chunk_size", 1))
-        weights = hashlib.sha256()
-        for variable in self._saved.weights:
-            weights.update(variable.numpy().tobytes())
-        self._weights = weights.hexdigest()
+        self._weights = {
+            "weights_sha256": arrays_sha256(self._saved.weights),
+            **prior_sha256(getattr(self._saved, "prior", {})),
+        }
 
     def describe(self, seed: int, num_steps: int) -> dict:
         """What a result must say about where its images come from."""
@@ -164,7 +169,7 @@ class ShippedModel:
             **({"changes": info["changes"]} if info.get("changes") else {}),
             "seed": seed,
             "ema_decay": info["ema_decay"],
-            "weights_sha256": self._weights,
+            **self._weights,
             "sampler": info["sampler"],
             "num_steps": num_steps or info["num_steps"],
             "projection": info.get("projection", before),

@@ -49,7 +49,7 @@ def watch(
     """
     directory = os.path.join(workdir, "checkpoints")
     log = ResultLog(os.path.join(workdir, "results.jsonl"))
-    key = key_of(evaluation.protocol(), ignore=("step", "weights_sha256"))
+    key = key_of(evaluation.protocol(), ignore=("step", "weights_sha256", "prior_sha256"))
     cluster = evaluation.cluster
     summaries = None
     if cluster.is_chief:

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf import config
+from bdm_tf.data.sources import load_splits
 from bdm_tf.diffusion.process import BlurringProcess
 from bdm_tf.model import use_config
 from bdm_tf.noise import PRIOR, image_seeds, normal
@@ -96,7 +97,7 @@ def _subject(name: str, data_dir: str | None, process, data=None, image_shape=No
     """A model, whose process is made for the images of its data, if it does not say for which."""
     if image_shape is None and data is None:
         raise UserError(f"{name} has no data set: its configuration lacks train.data")
-    shape = image_shape or data.load(data_dir, on_corrupt_image="skip")[0].image_shape
+    shape = image_shape or load_splits(data, data_dir, "skip")[0].image_shape
     return Subject(name, process(image_shape=tuple(shape)), data)
 
 
@@ -129,7 +130,7 @@ def _images(
     owner = subjects[0]
     if owner.data is None:
         raise UserError(f"{owner.name} has no data set: its configuration lacks train.data")
-    images = owner.data.load(data_dir, on_corrupt_image="skip")[0]
+    images = load_splits(owner.data, data_dir, "skip")[0]
     for subject in subjects:
         shape = subject.process.image_shape
         if shape != tuple(images.image_shape):

@@ -66,6 +66,8 @@ def read_mask(path: str, size: Sequence[int]) -> np.ndarray:
     Raises:
         UserError: it cannot be read, or has another size.
     """
+    if path.lower().endswith((".npz", ".npy")):
+        raise UserError(f"--mask={path} must be an image, white where pixels are to be drawn")
     mask = _decoded("--mask", path)
     if mask.shape[:2] != tuple(size):
         raise UserError(

@@ -13,6 +13,7 @@ from bdm_tf.classes import Classes
 from bdm_tf.data import pipeline
 from bdm_tf.data.images import Images
 from bdm_tf.data.labels import labels_among
+from bdm_tf.data.sources import load_splits
 from bdm_tf.fitted import prepare_trust
 from bdm_tf.history import read_history
 from bdm_tf.model import Model
@@ -83,7 +84,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     with files.beginning():
         images, held_out = cluster.chief_first(
-            lambda: settings.data.load(data_dir, on_corrupt_image=on_corrupt_image)
+            lambda: load_splits(settings.data, data_dir, on_corrupt_image)
         )
         if getattr(settings.data, "splits_overlap", False):  # which is no harm in an evaluation
             raise UserError(

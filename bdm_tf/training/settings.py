@@ -9,7 +9,7 @@ from typing import Any
 import gin
 
 from bdm_tf import config
-from bdm_tf.data.images import check_source
+from bdm_tf.data.sources import check_source
 from bdm_tf.projections import Projection
 from bdm_tf.sampling.sampler import Sampler
 from bdm_tf.system.errors import (

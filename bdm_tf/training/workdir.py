@@ -142,6 +142,7 @@ class Workdir:
             return
         changed = self.check(text, allow_changes)
         history = read_history(self.path)
+        is_unknown = step and history.images is None and images is not None
         if images and history.images not in (None, images):
             if not allow_changes:
                 raise UserError(
@@ -162,6 +163,12 @@ class Workdir:
             logging.warning(
                 "%s was missing and was written anew from this command's settings, %s",
                 *(self._file("config.gin"), checked),
+            )
+        if is_unknown:
+            logging.warning(
+                "%s was missing and was written anew: it is unknown whether the run began with "
+                "these training images, and what --allow_changes has changed",
+                self._file("history.json"),
             )
 
     def check(self, text: str, allow_changes: bool = False) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
+from bdm_tf.history import TrainingImages
 from bdm_tf.system.errors import TryAgain, UserError
 from bdm_tf.training.checkpoints import Checkpoints
 from bdm_tf.training.workdir import Workdir
@@ -245,6 +246,18 @@ def test_a_run_that_lost_its_configuration_says_so_once(step, tmp_path, caplog):
     files.claim("a.b = 1\n", step=step)
     files.close()
     assert caplog.text.count("config.gin was missing and was written anew") == (step > 0)
+
+
+def test_a_run_that_lost_its_history_says_that_nothing_could_check_its_images(tmp_path, caplog):
+    images = TrainingImages(20, "abc")
+    files = Workdir(str(tmp_path))
+    files.claim("a.b = 1\n", images, step=0)
+    files.claim("a.b = 1\n", images, step=3)
+    assert "history.json" not in caplog.text
+    (tmp_path / "history.json").unlink()
+    files.claim("a.b = 1\n", TrainingImages(15, "def"), step=3)
+    files.close()
+    assert "history.json was missing and was written anew: it is unknown" in caplog.text
 
 
 def test_comments_in_config_gin_are_kept_while_it_says_the_same(tmp_path):
