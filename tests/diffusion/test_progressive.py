@@ -121,7 +121,7 @@ def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio
         (lambda: ProgressiveNoise(beta_max=1.0), "beta_max=1.0 must be a number above 0, below 1"),
         (lambda: ProgressiveNoise(sigma_last=-1.0), "ProgressiveNoise.sigma_last=-1.0"),
         (lambda: ProgressiveNoise(num_betas=1), "ProgressiveNoise.num_betas=1 must be a whole"),
-        (lambda: PredictEps().check(process()), "PredictEps divides by alpha_t.*choose PredictV or PredictX"),
+        (lambda: PredictEps().check(process()), "PredictEps divides.*choose PredictV or PredictX"),
     ],
 )
 def test_what_cannot_be_is_refused(make, words):
