@@ -17,8 +17,6 @@ python benchmarks/few_steps.py --folder=runs/few_steps_cifar10 --blurs=0,20 --se
 
 import json
 import os
-import subprocess
-import sys
 from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -28,6 +26,7 @@ import matplotlib
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
+from commands import ROOT, run
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from tqdm import tqdm
@@ -46,7 +45,6 @@ from bdm_tf.system.paths import define_path
 from bdm_tf.training import loop  # noqa: F401, for gin
 
 matplotlib.use("Agg")
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BATCH, SHOWN, FAR = 250, 64, 2.0
 SAMPLERS = {
     "ancestral": lambda grid: sampling.AncestralSampler(grid=grid),
@@ -96,17 +94,17 @@ _DATA_DIR = define_path("data_dir", None, "TFDS's folder.")
 def train(recipe: str, gin_file: str, blur: str, seed: str) -> str:
     """Trains a run, or goes on with it; returns its workdir."""
     workdir = os.path.join(_FOLDER.value, f"{recipe}_blur{float(blur)}_seed{seed}")
-    command = [sys.executable, os.path.join(ROOT, "launch", "train.py"), f"--gin_file={gin_file}"]
-    command += [f"--gin_param=BlurSchedule.sigma_blur_max = {float(blur)}"]
-    command += [f"--gin_param=train.seed = {seed}", f"--workdir={workdir}"]
+    parameters = [f"BlurSchedule.sigma_blur_max = {float(blur)}", f"train.seed = {seed}"]
     if _NUM_STEPS.value:
-        command.append(f"--gin_param=train.num_steps = {_NUM_STEPS.value}")
-    if _DATA_DIR.value:
-        command.append(f"--data_dir={_DATA_DIR.value}")
+        parameters.append(f"train.num_steps = {_NUM_STEPS.value}")
     if not os.path.exists(os.path.join(workdir, "saved_model")):
-        status = subprocess.run(command).returncode
-        if status:
-            raise UserError(f"train.py ended with status {status}, see above")
+        run(
+            "train.py",
+            f"--gin_file={gin_file}",
+            f"--workdir={workdir}",
+            *(f"--gin_param={parameter}" for parameter in parameters),
+            data_dir=_DATA_DIR.value,
+        )
     return workdir
 
 

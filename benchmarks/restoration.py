@@ -4,8 +4,11 @@ python benchmarks/restoration.py --run=blur=runs/digits --run="no blur=runs/digi
 
 takes finished runs of `gin/digits.gin` and prints a table of PSNR / SSIM over images of the test
 split, on which nothing was trained: of one sample, of the mean of --samples, and of what is given.
+Runs of one name, of other training seeds, are one row: means over them, with the least and the
+most PSNR.
 """
 
+import collections
 import itertools
 import os
 
@@ -35,7 +38,7 @@ TASKS = {
     "inpaint the left half": Inpaint(SHAPE, UNKNOWN),
 }
 
-_RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times.")
+_RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times, also of one name.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps the digits.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "How many of the 359 images.")
 _WAYS = flags.DEFINE_list("ways", ["10x5"], "Steps x how often each is taken.")
@@ -56,11 +59,24 @@ def drawn(model, sampler, projection, num_steps, repeats):
     return np.stack([draw(tf.constant([s, 0])) for s in range(_SAMPLES.value)], axis=1)
 
 
-def report(name, what, truth, samples):
-    one = np.mean([scores(truth, samples[:, s]) for s in range(samples.shape[1])], axis=0)
-    mean = scores(truth, np.rint(samples.mean(1)).astype(np.uint8))
-    cells = [f"{psnr:.2f} / {ssim:.3f}" for psnr, ssim in (one, mean)]
+def report(name, what, truth, of_runs):
+    """Prints a row of the table from samples uint8 `[N, S, H, W, C]` of each run of a name."""
+    cells = []
+    for kind in (_of_one, _of_the_mean):
+        values = np.array([kind(truth, samples) for samples in of_runs])
+        psnr, ssim = values.mean(0)
+        low, high = values[:, 0].min(), values[:, 0].max()
+        spread = f" ({low:.2f}–{high:.2f})" if len(values) > 1 else ""
+        cells.append(f"{psnr:.2f}{spread} / {ssim:.3f}")
     print(f"| {name} | {what} | {' | '.join(cells)} |", flush=True)
+
+
+def _of_one(truth, samples):
+    return np.mean([scores(truth, samples[:, s]) for s in range(samples.shape[1])], axis=0)
+
+
+def _of_the_mean(truth, samples):
+    return scores(truth, np.rint(samples.mean(1)).astype(np.uint8))
 
 
 def projected(task, seen, after):
@@ -78,21 +94,25 @@ def main(argv):
         seen = task.observe(truth, 0)
         given = {"known part": task.known_part(None, seen), **task.baselines(seen)}
         for name, pictures in given.items():
-            report("(no model)", f"{task_name}: {name}", truth, pictures[:, None])
+            report("(no model)", f"{task_name}: {name}", truth, [pictures[:, None]])
+    boxes = np.rint(truth.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))).astype(np.uint8)
+    seen = {what: (task, task.observe(truth, 0)) for what, task in TASKS.items()}
+    seen[MEANS] = TASKS["superresolve 2"], boxes
+    runs = collections.defaultdict(list)
     for run in _RUN.value:
         name, _, workdir = run.partition("=")
         model, _ = load_model(workdir)
-        own = build_sample_settings(model)
-        samplers = {"own": own.sampler, "ancestral": AncestralSampler(grid=FittedGrid())}
-        boxes = np.rint(truth.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))).astype(np.uint8)
-        seen = {what: (task, task.observe(truth, 0)) for what, task in TASKS.items()}
-        seen[MEANS] = TASKS["superresolve 2"], boxes
-        for sampler, what, way in itertools.product(_SAMPLERS.value, _TASKS.value, _WAYS.value):
-            task, pictures = seen[what]
-            steps, repeats = map(int, way.split("x"))
+        runs[name].append((model, build_sample_settings(model)))
+    ways = itertools.product(_SAMPLERS.value, _TASKS.value, _WAYS.value)
+    for (name, members), (sampler, what, way) in itertools.product(runs.items(), list(ways)):
+        task, pictures = seen[what]
+        steps, repeats = map(int, way.split("x"))
+        of_runs = []
+        for model, own in members:
+            samplers = {"own": own.sampler, "ancestral": AncestralSampler(grid=FittedGrid())}
             projection = projected(task, pictures, own.projection)
-            samples = drawn(model, samplers[sampler], projection, steps, repeats)
-            report(name, f"{what}, {sampler}, {way}", truth, samples)
+            of_runs.append(drawn(model, samplers[sampler], projection, steps, repeats))
+        report(name, f"{what}, {sampler}, {way}", truth, of_runs)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ less.
 import io
 import json
 import os
-import subprocess
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import matplotlib
 import numpy as np
 from absl import app, flags
+from commands import ROOT, run
 from matplotlib.figure import Figure
 
 from bdm_tf.system.errors import UserError, exits_on_user_error
@@ -35,7 +34,6 @@ from bdm_tf.system.files import read_npz, write_atomically
 from bdm_tf.system.paths import define_path
 
 matplotlib.use("Agg")
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Rows: label, gin file of the folder, ablations on top, the paper's figures on CIFAR-10.
 TABLE_1 = [
     ("Cold Diffusion (blur)*", "cold_diffusion", (), "80.08"),
@@ -90,18 +88,6 @@ def name_of(model: str, ablations: tuple[str, ...]) -> str:
     return "+".join((model, *ablations))
 
 
-def run(script: str, *arguments: str) -> None:
-    """Runs a command of launch/, its progress on this terminal."""
-    command = [sys.executable, os.path.join(ROOT, "launch", script), *arguments]
-    if _DATA_DIR.value:
-        command.append(f"--data_dir={_DATA_DIR.value}")
-    status = subprocess.run(command).returncode
-    if status:
-        stopped = status < 0 or status > 128  # by a signal
-        way_out = ": the same command goes on from here" if stopped else ", see above"
-        raise UserError(f"{script} ended with status {status}{way_out}")
-
-
 def train(model: str, ablations: tuple[str, ...], seed: int = 0) -> str:
     """Returns the workdir."""
     folder = os.path.join(_FOLDER.value, f"seed_{seed}") if seed else _FOLDER.value
@@ -115,6 +101,7 @@ def train(model: str, ablations: tuple[str, ...], seed: int = 0) -> str:
         f"--workdir={workdir}",
         *(f"--gin_file={file}" for file in files),
         *(f"--gin_param={parameter}" for parameter in parameters),
+        data_dir=_DATA_DIR.value,
     )
     return workdir
 
@@ -163,6 +150,7 @@ def train_and_score(
         f"--output={results}",
         *(() if kept else (f"--save_samples={samples}",)),
         *_EVAL_FLAG.value,
+        data_dir=_DATA_DIR.value,
     )
     with open(results) as file:
         return json.load(file), samples
