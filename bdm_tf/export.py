@@ -19,7 +19,9 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what is in --export_
 
 @exits_on_user_error
 def main(argv: list[str]) -> None:
-    if not _WORKDIR.value or not _EXPORT_DIR.value or len(argv) > 1:
+    if len(argv) > 1:
+        raise UserError(f"unexpected arguments {argv[1:]}; flags look like --export_dir=DIR")
+    if not _WORKDIR.value or not _EXPORT_DIR.value:
         raise UserError("usage: python -m bdm_tf.export --workdir=DIR --export_dir=DIR [--step=N]")
     for binding in _GIN_PARAM.value:
         if binding.strip().startswith("train."):

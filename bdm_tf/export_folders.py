@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from bdm_tf.saved_models import INFO
 from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import replaced
+from bdm_tf.system.locks import locked
 
 # What a SavedModel's folder holds, whole or half written; Keras 2 adds keras_metadata.pb.
 _WRITTEN = re.compile(
@@ -46,6 +49,34 @@ def check_free(export_dir: str, overwrite: bool) -> None:
 def partial_of(export_dir: str) -> str:
     """Where a SavedModel is written before it is whole."""
     return export_dir.rstrip("/") + ".partial"
+
+
+@contextlib.contextmanager
+def only_export_to(export_dir: str) -> Iterator[None]:
+    """Refuses a second export to a folder while there is one; where there are no locks, does not.
+
+    Raises:
+        UserError: another process exports there.
+        OSError: nothing can be written beside it.
+    """
+    folder, name = os.path.split(export_dir.rstrip("/"))
+    path = os.path.join(folder, f".{name}.lock")
+    if folder and "://" not in path:
+        os.makedirs(folder, exist_ok=True)
+    try:
+        lock = locked(path)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process exports to {export_dir}: wait until it is done, or give another "
+            "folder"
+        ) from error
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+            lock.close()
 
 
 def _why_not_ours(path: str) -> str:

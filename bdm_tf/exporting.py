@@ -14,7 +14,7 @@ import bdm_tf
 from bdm_tf import config
 from bdm_tf.classes import EACH
 from bdm_tf.comparison import ema_decay, sampling_parameters
-from bdm_tf.export_folders import check_free, partial_of
+from bdm_tf.export_folders import check_free, only_export_to, partial_of
 from bdm_tf.exported_model import ExportedModel
 from bdm_tf.fitted import check_measured
 from bdm_tf.model import Model, build_sample_settings
@@ -54,12 +54,24 @@ def export(model: Model, step: int, export_dir: str, overwrite: bool = False) ->
     check_literal("export_dir", export_dir)
     check_counts("export", 0, step=step)
     check_free(export_dir, overwrite)
-    partial = partial_of(export_dir)
     with model.configured():
         chunk_size = gin.get_configurable("export_saved_model")()
     settings = build_sample_settings(model)
     check_measured(model, settings)
-    has_begun = False
+    try:
+        with only_export_to(export_dir):
+            check_free(export_dir, overwrite)  # again: it may have come to be there
+            _write(model, settings, int(step), chunk_size, export_dir)
+    except (OSError, tf.errors.OpError) as error:
+        reason = why_not_written(error)
+        raise UserError(f"the SavedModel cannot be written to {export_dir}: {reason}") from error
+
+
+def _write(
+    model: Model, settings: SampleSettings, step: int, chunk_size: int, export_dir: str
+) -> None:
+    """Writes a SavedModel beside where it goes, and moves it there."""
+    partial = partial_of(export_dir)
     try:
         if tf.io.gfile.exists(partial):
             remove_folder(partial)
@@ -67,19 +79,13 @@ def export(model: Model, step: int, export_dir: str, overwrite: bool = False) ->
         info = os.path.join(partial, INFO)  # first: by it the rest is known as ours
         tf.io.gfile.makedirs(os.path.dirname(info))
         with tf.io.gfile.GFile(info, "w") as file:
-            json.dump(_model_info(model, settings, int(step), chunk_size), file, indent=2)
-        has_begun = True
+            json.dump(_model_info(model, settings, step, chunk_size), file, indent=2)
         tf.saved_model.save(exported, partial, signatures=exported.signatures())
         replace_folder(partial, export_dir)
-    except Exception as error:
+    except Exception:
         with contextlib.suppress(OSError, tf.errors.OpError):
             remove_folder(partial)
-        if not isinstance(error, (OSError, tf.errors.OpError)):
-            raise
-        reason = why_not_written(error)
-        if has_begun and isinstance(error, tf.errors.NotFoundError):
-            reason = "it was removed meanwhile, as by another export to the same folder"
-        raise UserError(f"the SavedModel cannot be written to {export_dir}: {reason}") from error
+        raise
 
 
 def check_finish(workdir: str) -> None:

@@ -46,6 +46,11 @@ class RelayPrior(Prior):
         if sigma is not None:
             check_between("RelayPrior.sigma", sigma, 0, 1e6, without_low=True)
         path = expanded(_NAME, saved_model)
+        if not tf.io.gfile.exists(path):
+            raise UserError(
+                f"{_NAME}={path} is not there: give its new place, or begin in noise by "
+                "sample.prior = None"
+            )
         info = model_info(path, _NAME)
         if "class_names" in info:
             raise UserError(

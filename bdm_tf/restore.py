@@ -42,7 +42,12 @@ _MOST = 2**31 - 1
 
 def _check_flags(argv: list[str]) -> None:
     task = _TASK.value
-    if len(argv) > 1 or not all([_SAVED_MODEL.value, _INPUT.value, _OUTPUT.value, task]):
+    if len(argv) > 1:
+        raise UserError(
+            f"unexpected arguments {argv[1:]}; flags look like --output=grid.png, and several "
+            "images are given as their folder"
+        )
+    if not all([_SAVED_MODEL.value, _INPUT.value, _OUTPUT.value, task]):
         raise UserError(
             "usage: python -m bdm_tf.restore --saved_model=DIR --input=image.png|DIR|images.npz "
             f"--task={'|'.join(_TASKS)} --output=grid.png|arrays.npz"

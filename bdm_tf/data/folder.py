@@ -160,9 +160,9 @@ class ImageFolder:
             )
         array, found, errors = read_images(folder, paths, shape, self._decode)
         if errors and not skip:
+            others = f"; {len(errors) - 1} more cannot be read, either" if errors[1:] else ""
             raise UserError(
-                f"{errors[0]} ({len(errors)} such file(s)): remove it, or give "
-                "--on_corrupt_image=skip"
+                f"{errors[0]}{others}: remove what cannot be read, or give --on_corrupt_image=skip"
             )
         for error in errors[:NAMED]:
             logging.warning("skipped: %s", error)

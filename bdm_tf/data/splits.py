@@ -83,4 +83,5 @@ def check_no_splits(folder: str, paths: list[str]) -> None:
 def some_of(names: Sequence[str]) -> str:
     """The first few, and how many more."""
     more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    shown = (repr(name) if "," in name else name for name in names[:NAMED])
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")

@@ -132,7 +132,8 @@ class Evaluation:
         if train.image_shape != tuple(subject.image_shape):
             raise UserError(
                 f"the samples have shape {tuple(subject.image_shape)}, the images of the data set "
-                f"{train.image_shape}: name its data set in evaluate.data"
+                f"{train.image_shape}: name their data set in evaluate.data, or convert --images "
+                "to that size and to grey or colour as there"
             )
         splits: dict[str, Images | None] = {"train": train, "eval": evaluation}
         if self._conditions.label is not None:

@@ -18,7 +18,7 @@ from bdm_tf.evaluation.conditions import ANY, Conditions
 from bdm_tf.system.errors import UserError, first_line
 from bdm_tf.system.files import check_no_pipe, read_npz
 
-_WANTED = "an array of uint8 or float, [N, H, W, C]"
+_WANTED = "an array of uint8 or float, [N, H, W, C], or a folder of images"
 _NEARLY = 0.05  # by so much resizing goes beyond a range
 
 
