@@ -84,6 +84,10 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
                 "weight must have 1 or num_images entries",
             ),
         ]
+        if not isinstance(prior, StandardNormal):
+            where = type(prior).__name__
+            message = f"weight must be 0: samples begin in {where}, not in white noise"
+            checks.append(tf.debugging.assert_equal(weight, 0.0, message))
         with tf.control_dependencies(checks):
             steps = tf.identity(steps)
             num_frames = tf.identity(num_frames)

@@ -59,6 +59,29 @@ def test_guidance_is_that_of_the_noise_and_of_the_image(parametrisation):
         )
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (([0, 3],), r"label=\[0, 3\] must lie in \[0, 2\], where 2 is none"),
+        (([-1],), r"label=\[-1\] must lie in \[0, 2\]"),
+        ((1,), r"label must be int32 \[B\], one an image, not int32 \[\]"),
+        ((["1"],), "label must be int32 .* not string"),
+        (([1], float("nan")), "guidance=nan must be"),
+        (([1], -2.0), "guidance=-2.0 must be"),
+    ],
+)
+def test_labels_and_guidance_that_cannot_be_are_refused(given, words):
+    with pytest.raises(UserError, match=words):
+        of_two_classes().given(*given)
+
+
+def test_a_network_without_labels_takes_none():
+    network = OfTwoClasses()
+    network.num_classes = None
+    with pytest.raises(UserError, match="the model was trained without labels"):
+        Denoiser(network, toy_models.blurring()).given([1])
+
+
 def test_guidance_of_one_is_none_and_of_zero_is_the_model_without_labels():
     z, _ = toy_models.draw()
     denoiser = of_two_classes()

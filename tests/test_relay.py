@@ -223,6 +223,8 @@ def test_a_relay_is_one_saved_model_that_draws_what_the_workdir_does(
     images = draw(9, 0)
     assert np.abs(images[4:8].astype(int) - to_uint8(expected).numpy()).max() <= 1
     np.testing.assert_array_equal(draw(2, 5), images[5:7])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="samples begin in RelayPrior, not in"):
+        alone.trajectory(seed=[0, 7], num_images=1, towards=[0, 8], weight=[0.5])
     result = run(command("export.py", f"--workdir={workdir}", f"--export_dir={tmp_path}/again"))
     assert result.returncode == 1 and f"RelayPrior.saved_model={low} is not there" in result.stderr
     assert "Traceback" not in result.stderr

@@ -132,8 +132,11 @@ def restoring_functions(
         label=no_label,
         guidance=own_guidance,
     ):
-        check = tf.debugging.assert_non_negative(variance, "variance must not be negative")
-        with tf.control_dependencies([check]):
+        checks = [
+            tf.debugging.assert_non_negative(variance, "variance must not be negative"),
+            tf.debugging.assert_equal(tf.math.is_finite(values), True, "values must be finite"),
+        ]
+        with tf.control_dependencies(checks):
             arrays = tf.zeros_like(values), _all_unknown(values), values, variance
         at_1 = tf.constant(1.0)
         return draw(arrays, at_1, seed, num_steps, first, repeats, label, guidance)
@@ -148,7 +151,10 @@ def restoring_functions(
         label=no_label,
         guidance=own_guidance,
     ):
-        x = to_unit_range(images)
+        message = "unknown must have a mask for each of the images"
+        check = tf.debugging.assert_equal(tf.shape(unknown)[0], tf.shape(images)[0], message)
+        with tf.control_dependencies([check]):
+            x = to_unit_range(images)
         arrays = x, unknown[..., None], *_nothing_known(x)
         at_1 = tf.constant(1.0)
         return draw(arrays, at_1, seed, num_steps, first, repeats, label, guidance)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bdm_tf.diffusion.bases import DCT
-from bdm_tf.system.errors import UserError, check_between, is_whole
+from bdm_tf.system.errors import UserError, check_between, check_seed, is_whole
 
 ROUNDING = 1 / 127.5 / np.sqrt(12)  # what 8 bits leave unknown of a pixel in [-1, 1]
 _NOTHING = 1e6  # a standard deviation beyond which nothing is known
@@ -36,7 +36,12 @@ class Observation:
     def observe(self, images: np.ndarray, seed: int) -> np.ndarray:
         """Draws y of images: uint8 `[N, H, W, C]` to uint8 `[N, h, w, C]`; image i's noise is of
         (seed, i) alone.
+
+        Raises:
+            UserError: the images are of another kind or shape, or the seed is none.
         """
+        check_seed("seed", seed)
+        _check_images("images", images, self.image_shape)
         height, width = self.size
         u = _dct(images)[:, :height, :width]
         pixels = _inverse_dct(self.gains[..., None] * u)
@@ -53,8 +58,12 @@ class Observation:
         Returns:
             Values `y_j / h_j` and variances `tau_j^2 = (noise^2 + rounding^2) / h_j^2`, infinite
             where that is more than 10^6 squared; both float32 `[N, H, W, C]`.
+
+        Raises:
+            UserError: the images are of another kind or shape.
         """
         height, width = self.size
+        _check_images("observed", observed, (height, width, self.image_shape[2]))
         shape = (len(observed), *self.image_shape)
         tau = np.hypot(self.noise, ROUNDING) / self.gains
         seen = (tau < _NOTHING)[..., None]
@@ -68,6 +77,12 @@ class Observation:
         values, variance = self.known(observed)
         pixels = _inverse_dct(values / (1.0 + np.float64(variance)))
         return np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def _check_images(name: str, images: np.ndarray, shape: Sequence[int]) -> None:
+    kind, there = getattr(images, "dtype", type(images).__name__), tuple(np.shape(images))
+    if kind != np.uint8 or len(there) != 4 or there[1:] != tuple(shape):
+        raise UserError(f"{name} are {kind} {there}, must be uint8 of shape (N, *{tuple(shape)})")
 
 
 def blurred(image_shape: Sequence[int], sigma_blur: float, noise: float = 0.0) -> Observation:

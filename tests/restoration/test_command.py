@@ -168,6 +168,14 @@ def test_numbers_that_cannot_be_are_refused_by_the_saved_model(wrong, words, exp
         exported.vary(**{"images": images, "t": 0.5, "seed": [0, 7], **wrong})
 
 
+def test_arrays_that_cannot_be_are_refused_by_the_saved_model(exported, images):
+    nan, mask = np.full((2, 8, 8, 1), np.nan, np.float32), np.ones((1, 8, 8), bool)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="values must be finite"):
+        exported.restore(nan, np.zeros_like(nan), seed=[0, 7])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="unknown must have a mask for each"):
+        exported.inpaint(images[:2], mask, seed=[0, 7])
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [

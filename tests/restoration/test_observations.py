@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bdm_tf.restoration.observations import ROUNDING, blurred, shrunk
+from bdm_tf.system.errors import UserError
 from tests import oracle
 from tests.sampling.models import blurred as heated
 
@@ -47,6 +48,17 @@ def test_a_smaller_copy_keeps_the_brightness_and_the_low_coefficients():
     low[:, :3, :4] = U[:, :3, :4]
     expected = np.clip((oracle.to_pixel(low) + 1) * 127.5, 0, 255)
     np.testing.assert_allclose(small.known_part(seen), expected, atol=2)
+
+
+@pytest.mark.parametrize("wrong", [X, np.float32(IMAGES), IMAGES[0], IMAGES[..., :1], [[1]]])
+def test_images_of_another_kind_or_shape_are_refused(wrong):
+    blur = blurred(SHAPE, 1.5)
+    with pytest.raises(UserError, match="images are .*, must be uint8 of shape"):
+        blur.observe(wrong, seed=0)
+    with pytest.raises(UserError, match="observed are .*, must be uint8 of shape"):
+        blur.known(wrong)
+    with pytest.raises(UserError, match="seed=-1 must be a whole number"):
+        blur.observe(IMAGES, seed=-1)
 
 
 def test_what_a_strong_blur_took_is_unknown():
