@@ -1,7 +1,7 @@
 """Where a training step's time goes, by kind of operation, beside what convolutions must take.
 
 python benchmarks/breakdown.py --gin_file=gin/cifar10.gin --gin_param="UNet.channels = 128" \
-  --batch_size=8
+  --gin_param="UNet.head_dim = 64" --batch_size=8
 
 Takes steps on random images, records one of them with TensorFlow's profiler, and measures in the
 same run how fast this machine multiplies a large matrix: convolutions and products of the network,
@@ -22,7 +22,7 @@ import tensorflow as tf
 from absl import app, flags
 from steps_on_noise import steps_on_noise
 
-from bdm_tf import config
+from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.model import build_model
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.tpu_check.cost import forward_flops

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from absl import app, flags
 
 from bdm_tf.system.errors import UserError, exits_on_user_error
-from bdm_tf.system.files import write_atomically
+from bdm_tf.system.files import check_writable, write_atomically
 from bdm_tf.system.paths import define_path
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -93,6 +93,19 @@ def start(name: str, python: str, script: str, case: dict) -> Process:
     return process
 
 
+def check_peer(python: str) -> None:
+    """Raises a `UserError` if a Python has no diffusers."""
+    try:
+        found = subprocess.run([python, "-c", "import diffusers, torch"], stderr=subprocess.DEVNULL)
+    except OSError as error:
+        raise UserError(f"--peer_python={python} cannot be run: {error.strerror}") from error
+    if found.returncode:
+        raise UserError(
+            f'--peer_python={python} has no PyTorch with diffusers: pip install "torch<2.15" '
+            '"diffusers<0.43" into an environment, and name its python'
+        )
+
+
 def measure(case: dict) -> list[Process]:
     """The processes of a case, after all their turns; ours is the first."""
     processes = [start("ours", sys.executable, "peers_ours.py", case)]
@@ -161,6 +174,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected arguments {argv[1:]}; flags look like --width=128")
     if _WIDTH.value % 64:
         raise UserError(f"--width={_WIDTH.value} must be a multiple of 64, the width of a head")
+    check_writable(_OUTPUT.value)
+    check_peer(_PEER_PYTHON.value)
     rows = []
     for name in dict.fromkeys(_CASES.value):
         steps = _STEPS.value * (3 if CASES[name]["task"] == "sample" else 1)

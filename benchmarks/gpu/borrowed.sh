@@ -11,11 +11,11 @@
 set -uo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 out="${OUT:-back}" python="${PYTHON:-python3}"
-mkdir -p "$out"
 export PYTHONUNBUFFERED=1
 
 case "${1:-}:$#" in
   measure:[2-9])
+    mkdir -p "$out"
     {
       failed=0
       for folder in "${@:2}"; do
