@@ -78,6 +78,42 @@ def label_checks(
     return checks
 
 
+def given_checks(classes: Classes, label: tf.Tensor) -> list:
+    """What fails, when the graph runs, for no label where the model knows no images without."""
+    if classes.dropout:
+        return []
+    message = "label must be given: the model does not know images without"
+    return [tf.debugging.assert_non_negative(label, message)]
+
+
+def check_given(num_classes: int | None, label, guidance) -> tf.Tensor:
+    """The labels that a network is given, int32 `[B]`; of tensors in a graph nothing is known.
+
+    Args:
+        num_classes: of the network, whose number is the label of none; None if it knows no labels,
+            0 if it does not say how many.
+        label: whole numbers `[B]`.
+        guidance: a number; tensors are not checked.
+
+    Raises:
+        UserError: it does not take them.
+    """
+    if num_classes is None:
+        raise UserError("the model was trained without labels, and takes none")
+    label = tf.convert_to_tensor(label)
+    if not label.dtype.is_integer or label.shape.rank not in (1, None):
+        given = f"{label.dtype.name} {list(label.shape)}"
+        raise UserError(f"label must be int32 [B], one an image, not {given}")
+    known = tf.get_static_value(label)
+    if num_classes and known is not None and not ((0 <= known) & (known <= num_classes)).all():
+        raise UserError(
+            f"label={known.tolist()} must lie in [0, {num_classes}], where {num_classes} is none"
+        )
+    if isinstance(guidance, float | int):
+        check_between("guidance", guidance, 0, MOST_GUIDANCE)
+    return tf.cast(label, tf.int32)
+
+
 def in_turn(places: tf.Tensor, count: int, num_classes: int) -> tf.Tensor:
     """The classes of images at int32 `places` of `count`, as many of each class as there can be.
 

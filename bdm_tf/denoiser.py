@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import tensorflow as tf
 
-from bdm_tf.classes import MOST_GUIDANCE
+from bdm_tf.classes import check_given
 from bdm_tf.parametrisations import Parametrisation, PredictEps
 from bdm_tf.priors import Prior, StandardNormal
 from bdm_tf.projections import NoProjection, Projection
 from bdm_tf.spectrum import Spectrum, check_shape
-from bdm_tf.system.errors import UserError, check_between, check_kind
+from bdm_tf.system.errors import UserError, check_kind
 
 
 class Denoiser:
@@ -135,23 +134,10 @@ class Denoiser:
             interval: the times `(low, high)` at which there is guidance; None for all.
 
         Raises:
-            UserError: the model knows no labels, or not these, or no such guidance; of tensors in a
-                graph nothing is known.
+            UserError: see `check_given`.
         """
-        most = getattr(self.network, "num_classes", 0)
-        if most is None:
-            raise UserError("the model was trained without labels, and takes none")
-        label = tf.convert_to_tensor(label)
-        known = tf.get_static_value(label)
-        if not label.dtype.is_integer or label.shape.rank not in (1, None):
-            given = f"{label.dtype.name} {list(label.shape)}"
-            raise UserError(f"label must be int32 [B], one an image, not {given}")
-        if known is not None and most and not ((0 <= known) & (known <= most)).all():
-            raise UserError(f"label={known.tolist()} must lie in [0, {most}], where {most} is none")
-        if not tf.is_tensor(guidance) and not np.ndim(guidance):
-            check_between("guidance", guidance, 0, MOST_GUIDANCE)
         bound = copy.copy(self)
-        bound._label = tf.cast(label, tf.int32)
+        bound._label = check_given(getattr(self.network, "num_classes", 0), label, guidance)
         bound._guidance, bound._interval = guidance, interval
         return bound
 

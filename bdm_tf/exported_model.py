@@ -7,7 +7,7 @@ import functools
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, Classes, label_checks
+from bdm_tf.classes import ANY_CLASS, given_checks, label_checks
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
 from bdm_tf.restoration.functions import restoring_functions, why_not
@@ -98,12 +98,13 @@ class ExportedModel(tf.Module):
 
         def predict_of_class(z_t, t, label=any_class):
             count = tf.shape(z_t)[0]
-            checks = _time_checks(t, z_t=z_t) + _label_checks(classes, label, count)
+            # One more than there are classes stands for none, too.
+            label = tf.where(label == len(classes), ANY_CLASS, label)
+            checks = label_checks(classes, label, tf.constant(1.0), count)
+            checks += given_checks(classes, label) + _time_checks(t, z_t=z_t)
             with tf.control_dependencies(checks):
                 given = tf.gather(label, tf.minimum(tf.range(count), tf.size(label) - 1))
-            # One more than there are classes stands for none.
-            given = tf.where(given < 0, len(classes), given)
-            return model.ema_network(z_t, t, label=given)
+            return model.ema_network(z_t, t, label=tf.where(given < 0, len(classes), given))
 
         def diffuse(x, t, eps):
             too_large = "x must lie in [-1, 1]: uint8 images are divided by 127.5, less 1"
@@ -172,24 +173,6 @@ class _Shared:
 
     def __call__(self, z_t, t, **label):
         return self._call(z_t, t, **label)
-
-
-def _label_checks(classes: Classes, label: tf.Tensor, count: tf.Tensor) -> list:
-    """What fails, when the graph runs, for labels of a batch of images with noise."""
-    size, most = tf.size(label), len(classes)
-    checks = [
-        tf.debugging.assert_equal(
-            (size == 1) | (size == count), True, "label must have 1 entry, or one an image"
-        ),
-        tf.debugging.assert_equal(
-            (label >= ANY_CLASS) & (label <= most), True, f"label must lie in [-1, {most}]"
-        ),
-    ]
-    if not classes.dropout:
-        message = "label must be given: the model does not know images without"
-        is_given = (label >= 0) & (label < most)
-        checks.append(tf.debugging.assert_equal(is_given, True, message))
-    return checks
 
 
 def _time_checks(t: tf.Tensor, **arrays: tf.Tensor) -> list:

@@ -18,14 +18,13 @@ import tempfile
 import time
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import app, flags
 from steps_on_noise import steps_on_noise
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.model import build_model
-from bdm_tf.spectrum import Spectrum
+from bdm_tf.stablehlo.steps import use_stand_in_spectrum
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.tpu_check.cost import forward_flops
 from bdm_tf.training.loop import train  # noqa: F401, whose parameters gin files name
@@ -115,7 +114,7 @@ def main(argv: list[str]) -> None:
     shape = (_SIDE.value, _SIDE.value, _CHANNELS.value)
     config.bind("Model.image_shape", shape)
     model = build_model()
-    model.use_spectrum(Spectrum(np.zeros(shape), np.ones(shape)), "a stand-in")
+    use_stand_in_spectrum(model)
     run = steps_on_noise(model, _BATCH_SIZE.value)
     began = time.perf_counter()
     run(1)

@@ -13,6 +13,7 @@ import os
 
 from absl import app, flags
 from commands import ROOT, run
+from tables import mean_and_range
 
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import write_atomically
@@ -71,11 +72,7 @@ def row(name: str, scores: list[dict]) -> str:
     cells = [name]
     for figure in FIGURES:
         values = [score[figure]["value"] for score in scores if figure in score]
-        if not values:
-            cells.append("")
-            continue
-        spread = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-        cells.append(f"{sum(values) / len(values):.3f}{spread}")
+        cells.append(mean_and_range(values) if values else "")
     return f"| {' | '.join(cells)} |"
 
 

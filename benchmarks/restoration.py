@@ -17,6 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from tables import mean_and_range
 
 from bdm_tf.data import TFDSImages
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
@@ -64,10 +65,7 @@ def report(name, what, truth, of_runs):
     cells = []
     for kind in (_of_one, _of_the_mean):
         values = np.array([kind(truth, samples) for samples in of_runs])
-        psnr, ssim = values.mean(0)
-        low, high = values[:, 0].min(), values[:, 0].max()
-        spread = f" ({low:.2f}–{high:.2f})" if len(values) > 1 else ""
-        cells.append(f"{psnr:.2f}{spread} / {ssim:.3f}")
+        cells.append(f"{mean_and_range(values[:, 0], 2)} / {values[:, 1].mean():.3f}")
     print(f"| {name} | {what} | {' | '.join(cells)} |", flush=True)
 
 

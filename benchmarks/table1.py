@@ -28,6 +28,7 @@ import numpy as np
 from absl import app, flags
 from commands import ROOT, run
 from matplotlib.figure import Figure
+from tables import mean_and_range
 
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz, write_atomically
@@ -173,8 +174,7 @@ def by_evaluations(rows) -> tuple[str, list[str]]:
             drawn = found[0][1]
             name = next(iter(found[0][0]["figures"]))
             values = [result["figures"][name]["value"] for result, _ in found]
-            spread = f" ({min(values):.3f}–{max(values):.3f})" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}")
+            cells.append(mean_and_range(values))
         lines.append(f"| {label} | {' | '.join(cells)} |")
         samples.append(drawn)
     head = f"| {name} | {' | '.join(map(str, columns))} |"

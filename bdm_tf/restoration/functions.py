@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, Classes, label_checks
+from bdm_tf.classes import ANY_CLASS, Classes, given_checks, label_checks
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.noise import PRIOR, image_seeds, normal
@@ -102,9 +102,7 @@ def restoring_functions(
         checks = _checks(t, seed, steps, first, repeats, count)
         if classes:
             checks += label_checks(classes, label, guidance, count)
-            if not classes.dropout:
-                message = "label must be given: the model does not know images without"
-                checks.append(tf.debugging.assert_non_negative(label, message))
+            checks += given_checks(classes, label)
         with tf.control_dependencies(checks):
             steps = tf.where(steps == 0, num_steps, steps)
             labels = tf.gather(label, tf.minimum(tf.range(count), tf.size(label) - 1))

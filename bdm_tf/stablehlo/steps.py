@@ -132,14 +132,20 @@ STEPS = {"train": training_step, "sample": sampling_loop}
 def build(what: str, batch_size: int, cores: int) -> tuple[Model, Step]:
     """The model of gin's configuration and what is to be checked of it, one of `STEPS`."""
     model = build_model()
-    # Without the training images: what is compiled does not depend on what their spectrum is.
-    i, j = np.ogrid[: model.image_shape[0], : model.image_shape[1]]
-    variance = np.broadcast_to(1.0 / (1.0 + i**2 + j**2)[..., None], model.image_shape)
-    model.use_spectrum(Spectrum(np.zeros(model.image_shape), variance), "a stand-in")
+    spectrum = use_stand_in_spectrum(model)
     if what == "sample" and model.own_prior.is_fitted:
-        images = _stand_ins(variance)
+        images = _stand_ins(spectrum.variance)
         model.own_prior.restore(model.own_prior.fit(lambda: [images], model.process))
     return model, STEPS[what](model, batch_size, cores)
+
+
+def use_stand_in_spectrum(model: Model) -> Spectrum:
+    """Does without the training images: a step's program does not depend on their spectrum."""
+    i, j = np.ogrid[: model.image_shape[0], : model.image_shape[1]]
+    variance = np.broadcast_to(1.0 / (1.0 + i**2 + j**2)[..., None], model.image_shape)
+    spectrum = Spectrum(np.zeros(model.image_shape), variance)
+    model.use_spectrum(spectrum, "a stand-in")
+    return spectrum
 
 
 def _stand_ins(variance: np.ndarray, count: int = 256) -> np.ndarray:

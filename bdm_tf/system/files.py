@@ -190,9 +190,9 @@ def replace_folder(source: str, target: str) -> None:
 
     In a store, where files alone are renamed, one after the other, it is removed before.
     """
-    if not tf.io.gfile.exists(target) or "://" in target:
-        if tf.io.gfile.exists(target):
-            remove_folder(target)
+    if "://" in target and tf.io.gfile.exists(target):
+        remove_folder(target)
+    if not tf.io.gfile.exists(target):
         rename_folder(source, target)
         return
     old = replaced(target)
