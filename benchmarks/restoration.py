@@ -3,9 +3,9 @@
 python benchmarks/restoration.py --run=blur=runs/digits --run="no blur=runs/digits_without"
 
 takes finished runs of `gin/digits.gin` and prints a table of PSNR / SSIM over images of the test
-split, on which nothing was trained: of one sample, of the mean of --samples, and of what is given.
-Runs of one name, of other training seeds, are one row: means over them, with the least and the
-most PSNR.
+split, on which nothing was trained: of one sample, of the mean of --samples, and of what is given;
+and the Fréchet distance, in pixels, of all samples to the images. Runs of one name, of other
+training seeds, are one row: means over them, with the least and the most PSNR and distance.
 """
 
 import collections
@@ -21,6 +21,8 @@ from tables import mean_and_range
 
 from bdm_tf.data import TFDSImages
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
+from bdm_tf.evaluation.frechet import frechet_distance
+from bdm_tf.evaluation.statistics import GaussianStatistics
 from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.restoration.job import scores
 from bdm_tf.restoration.known import Known, KnownPixels
@@ -41,7 +43,7 @@ TASKS = {
 
 _RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times, also of one name.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps the digits.")
-_NUM_IMAGES = flags.DEFINE_integer("num_images", 200, "How many of the 359 images.")
+_NUM_IMAGES = flags.DEFINE_integer("num_images", 359, "Of the 359 images.", 1, 359)
 _WAYS = flags.DEFINE_list("ways", ["10x5"], "Steps x how often each is taken.")
 _SAMPLERS = flags.DEFINE_list("samplers", ["own"], "The run's own, or ancestral.")
 _TASKS = flags.DEFINE_list("tasks", [*TASKS, MEANS], "Which of the tasks.")
@@ -66,6 +68,8 @@ def report(name, what, truth, of_runs):
     for kind in (_of_one, _of_the_mean):
         values = np.array([kind(truth, samples) for samples in of_runs])
         cells.append(f"{mean_and_range(values[:, 0], 2)} / {values[:, 1].mean():.3f}")
+    distances = [frechet_distance(statistics(samples), statistics(truth)) for samples in of_runs]
+    cells.append(mean_and_range(distances, 2))
     print(f"| {name} | {what} | {' | '.join(cells)} |", flush=True)
 
 
@@ -75,6 +79,13 @@ def _of_one(truth, samples):
 
 def _of_the_mean(truth, samples):
     return scores(truth, np.rint(samples.mean(1)).astype(np.uint8))
+
+
+def statistics(images):
+    """Of uint8 images `[..., H, W, C]`, in pixels of [-1, 1]."""
+    found = GaussianStatistics(int(np.prod(SHAPE)))
+    found.update(images.reshape(-1, found.mu.size) / 127.5 - 1.0)
+    return found
 
 
 def projected(task, seen, after):
@@ -87,7 +98,7 @@ def projected(task, seen, after):
 def main(argv):
     _, held_out = TFDSImages("digits").load(_DATA_DIR.value)
     truth = held_out.eval_images(_NUM_IMAGES.value)
-    print("| model | task | one sample | mean |\n|---|---|---|---|")
+    print("| model | task | one sample | mean | Fréchet |\n|---|---|---|---|---|")
     for task_name, task in TASKS.items():
         seen = task.observe(truth, 0)
         given = {"known part": task.known_part(None, seen), **task.baselines(seen)}

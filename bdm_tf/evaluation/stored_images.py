@@ -23,7 +23,8 @@ _NEARLY = 0.05  # by so much resizing goes beyond a range
 
 
 class StoredImages:
-    """Images from a `.npz` (`images`, `arr_0` or its only array), a `.npy` or a folder of files.
+    """Images from a `.npz` (`images`, `arr_0`, its only array, or the samples that
+    `launch/restore.py` wrote), a `.npy` or a folder of files.
 
     Args:
         path: of the file or folder.
@@ -139,6 +140,8 @@ def _array(path: str, flag: str) -> np.ndarray:
             return arrays[array]
     if len(arrays) == 1:
         return next(iter(arrays.values()))
+    if (samples := arrays.get("samples")) is not None and samples.ndim == 5:  # of each image
+        return samples.reshape(-1, *samples.shape[2:])
     raise UserError(f"{name} has the arrays {sorted(arrays)}; the images must be called 'images'")
 
 

@@ -25,11 +25,13 @@ def test_the_usual_files_are_taken(tmp_path):
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=np.arange(30))
     np.savez(tmp_path / "first.npz", IMAGES, np.arange(30))
     np.savez(tmp_path / "only.npz", samples=IMAGES)
+    restored = IMAGES.reshape(10, 3, 8, 8, 1)  # three samples of each image
+    np.savez(tmp_path / "restored.npz", samples=restored, input=IMAGES[:10], known=IMAGES[:10])
     np.save(tmp_path / "array.npy", IMAGES)
     np.save(tmp_path / "grey.npy", IMAGES[..., 0])
     shutil.copy(tmp_path / "only.npz", tmp_path / "archive.npy")
     shutil.copy(tmp_path / "array.npy", tmp_path / "ARRAY.NPY")
-    for name in (*"images.npz first.npz only.npz array.npy grey.npy".split(), *OTHER_NAMES):
+    for name in (*"images.npz first.npz only.npz restored.npz array.npy grey.npy".split(), *OTHER_NAMES):
         np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
 
 
