@@ -101,6 +101,9 @@ class Model:
         self.times = UniformGrid() if times is None else times
         check_kind("Model.objective", self.objective, Objective)
         check_kind("Model.parametrisation", self.parametrisation, Parametrisation)
+        self.classes: Classes | None = None
+        if class_names is not None:
+            self.classes = Classes(class_names, class_counts or (), label_dropout or 0.0)
         self.own_prior = StandardNormal() if prior is None else prior
         self.use_prior(self.own_prior)
         check_kind("Model.times", self.times, TimeGrid)
@@ -108,12 +111,10 @@ class Model:
         self.configuration: str | None = None
         self.changes: list[dict] = []
         self.spectrum_sha256 = spectrum_sha256
-        self.classes: Classes | None = None
         heads, given = self.parametrisation.num_heads, {}
         if heads > 1:
             given["output_channels"] = heads * self.image_shape[2]
-        if class_names is not None:
-            self.classes = Classes(class_names, class_counts or (), label_dropout or 0.0)
+        if self.classes is not None:
             given["num_classes"] = len(self.classes)
         self.network = network(image_shape=self.image_shape, **given)
         self.ema_network = network(image_shape=self.image_shape, name="ema", **given)
@@ -179,6 +180,11 @@ class Model:
         """
         check_kind("Model.prior", prior, Prior)
         prior.check(self.process)
+        if self.classes is not None and isinstance(prior, relay_prior.RelayPrior):
+            raise UserError(
+                "@RelayPrior() goes on from images of any class, and this model draws the class it "
+                "is asked for: train it without train.label_dropout"
+            )
         self.prior = prior
 
     def _denoiser(self, network, projection: Projection | None) -> Denoiser:

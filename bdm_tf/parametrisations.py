@@ -74,7 +74,7 @@ class PredictEps(Parametrisation):
         if tf.reduce_min(alpha / sigma) < _LEAST_SIGNAL:
             raise UserError(
                 "PredictEps divides by alpha_t, which is next to 0 at t = 1: choose PredictV or "
-                "PredictX; or, if it is blur that does it, set its min_scale to 0.001 (Eq. 26)"
+                "PredictX; or, if BlurSchedule does it, set its min_scale to 0.001 (Eq. 26)"
             )
 
     def target(self, process, *, x, eps, z_t, t, spectrum=None):

@@ -14,6 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from bdm_tf.noise import PRIOR, between, normal
+from bdm_tf.system.errors import UserError
+
+_NEARLY = 0.1
 
 Batches = Callable[[], Iterable[np.ndarray]]
 
@@ -97,6 +100,20 @@ class StandardNormal(Prior):
     """N(0, I), or N(0, P P^T) in a basis P: where denoising and blurring diffusion begin."""
 
     has_divergence = True
+
+    def check(self, process):
+        if process.needs_spectrum:  # its noise is not known yet
+            white = False
+        else:
+            with tf.init_scope():
+                _, sigma = process.alpha_sigma([1.0])
+            white = bool(tf.reduce_max(tf.abs(sigma - 1.0)) < _NEARLY)
+        if not white:
+            raise UserError(
+                "StandardNormal begins in white noise of standard deviation 1, and this process "
+                "does not end there: give Model.prior = @NoisePrior(), or a prior that is fitted "
+                "to images if some of them is left at t = 1"
+            )
 
     def draw(self, process, seeds, image_shape):
         return process.basis.noise(normal(seeds, PRIOR, image_shape))

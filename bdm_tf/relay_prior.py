@@ -71,8 +71,8 @@ class RelayPrior(Prior):
         if factor < 2 or (low * factor, across * factor, same) != (height, width, channels):
             here, there = ("x".join(map(str, s)) for s in (process.image_shape, self._image_shape))
             raise UserError(
-                f"{_NAME}={self._path}: its images are {there}, but this model's {here}: they must "
-                "be smaller by a whole factor, with as many channels"
+                f"{_NAME}={self._path}: its images are {there}; they must be smaller than this "
+                f"model's, {here}, by a whole factor, with as many channels"
             )
         if not isinstance(process.basis, PatchDCT) or process.basis.size != factor:
             raise UserError(

@@ -17,6 +17,7 @@ a sampler does not take is left out; where a step takes two evaluations and the 
 less.
 """
 
+import bisect
 import io
 import json
 import os
@@ -30,6 +31,8 @@ from commands import ROOT, run
 from matplotlib.figure import Figure
 from tables import mean_and_range
 
+from bdm_tf import config
+from bdm_tf.model import build_sample_settings, load_model
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.files import read_npz, write_atomically
 from bdm_tf.system.paths import define_path
@@ -51,7 +54,7 @@ SINCE_2022 = [
     ("EDM", "edm", (), "none"),
     ("Progressive deblurring", "progressive_deblurring", (), "none"),
     ("Blurring Diffusion by gDDIM", "gddim", (), "none"),
-    ("Relay Diffusion, alone", "relay_diffusion", (), "none"),
+    ("Relay Diffusion, no first stage", "relay_diffusion", (), "none"),
     ("Relay Diffusion, two stages", "relay_second", (), "none"),
     ("Noise by a power law", "power_law_noise", (), "none"),
     ("EqualSNR", "equal_snr", (), "none"),
@@ -107,12 +110,24 @@ def train(model: str, ablations: tuple[str, ...], seed: int = 0) -> str:
     return workdir
 
 
-def steps_for(workdir: str, evaluations: int) -> int | None:
-    """Sampling steps of so many evaluations, or one less; None if the sampler refuses them."""
-    with open(os.path.join(workdir, "saved_model", "assets.extra", "model_info.json")) as file:
-        info = json.load(file)
-    steps = (evaluations + 1) // 2 if info["evaluations"] > info["num_steps"] else evaluations
-    fewest, most = info["allowed_num_steps"]
+def steps_for(workdir: str, evaluations: int, begins: tuple[str, ...]) -> int | None:
+    """The most sampling steps of so many evaluations; None if the sampler refuses that number.
+
+    Args:
+        workdir: of a run.
+        evaluations: of its network for each sample.
+        begins: gin parameters that say where samples begin.
+    """
+    model, _ = load_model(workdir, choose=lambda: config.overlay([], begins))
+    settings = build_sample_settings(model)
+
+    def taken(steps: int) -> int:
+        settings.num_steps = steps
+        return settings.evaluations(model)
+
+    fewest, most = settings.sampler.allowed_steps(model.process)
+    tried = range(2, 4 * evaluations)  # one that begins late leaves half of its steps out or more
+    steps = 1 + bisect.bisect_right(tried, evaluations, key=taken)
     return steps if fewest <= steps <= (most or steps) else None
 
 
@@ -129,12 +144,12 @@ def train_and_score(
     Returns:
         None if the model's sampler does not take so many.
     """
-    begins = ()
+    begins: tuple[str, ...] = ()
     if first := FIRST_STAGES.get(model):
         path = os.path.join(train(first, (), seed), "saved_model")
         begins = ("sample.prior = @RelayPrior()", f"RelayPrior.saved_model = {path!r}")
     workdir = train(model, ablations, seed)
-    steps = steps_for(workdir, evaluations) if evaluations else 0
+    steps = steps_for(workdir, evaluations, begins) if evaluations else 0
     if steps is None:
         return None
     ending = f"{_NUM_STEPS.value}_{evaluations}" if evaluations else f"{_NUM_STEPS.value}"

@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
+from bdm_tf.diffusion.noise_schedules import GeometricNoise
+from bdm_tf.diffusion.shaped_noise import EqualSNRNoise, PowerLawNoise
 from bdm_tf.likelihood import (
     diffusion_term,
     low_discrepancy,
@@ -14,6 +16,7 @@ from bdm_tf.likelihood import (
     variational_bound,
 )
 from bdm_tf.priors import StandardNormal
+from bdm_tf.spectrum import Spectrum
 from tests import oracle
 
 BLUR = 2.0
@@ -94,6 +97,28 @@ def test_many_steps_approach_continuous_time(process):
     continuous = estimates(process).mean()
     few, more, many = (estimates(process, n).mean() - continuous for n in (100, 1000, 10_000))
     assert few > 5 * more > 25 * many > 0  # the gap closes like 1 / T
+
+
+def unblurred(noise):
+    process = BlurringProcess((4, 4, 1), noise=noise, blur=BlurSchedule(0.0))
+    if process.needs_spectrum:
+        process.use_spectrum(Spectrum(np.zeros((4, 4, 1)), spectrum()[0]))
+    return process
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [GeometricNoise(0.002, 80.0), PowerLawNoise(exponent=-0.5, offset=0.1), EqualSNRNoise()],
+    ids=lambda noise: type(noise).__name__,
+)
+def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio(noise):
+    process, rng = unblurred(noise), np.random.default_rng(3)
+    u_x = np.float32(rng.normal(size=(DRAWS, 4, 4, 1)) * np.sqrt(spectrum()))
+    u_eps, places = np.float32(rng.normal(size=u_x.shape)), low_discrepancy(np.arange(DRAWS), 2)
+    nats = diffusion_term(optimal(process), u_x, u_eps, places, num_steps=None, importance=True)
+    alpha, sigma = (np.float64(v) for v in process.alpha_sigma([0.0, 1.0]))
+    ends = 0.5 * np.log1p(spectrum() * (alpha / sigma) ** 2).sum((1, 2, 3))
+    assert_close_to(np.float64(nats).reshape(40, -1).mean(1), ends[0] - ends[1])
 
 
 def test_importance_sampling_lowers_the_variance(process):

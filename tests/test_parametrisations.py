@@ -8,6 +8,7 @@ from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.bases import PixelBasis
 from bdm_tf.diffusion.blur_schedules import BlurSchedule
 from bdm_tf.diffusion.noise_schedules import GeometricNoise
+from bdm_tf.objectives import PredictionMSE
 from bdm_tf.parametrisations import (
     PredictEDM,
     PredictEps,
@@ -119,6 +120,9 @@ def test_with_one_variance_and_no_blur_it_is_edms_preconditioning(parametrisatio
     np.testing.assert_allclose(found, eps_hat, rtol=2e-3, atol=2e-3)
     target = denoiser.target(x=np.float32(x), eps=np.float32(eps), z_t=np.float32(z), t=t)
     np.testing.assert_allclose(target, (x - c_skip * z) / c_out, rtol=2e-3, atol=2e-3)
+    weight = (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+    loss = PredictionMSE()(denoiser, np.float32(x), t, np.float32(eps))
+    np.testing.assert_allclose(loss, (weight * (d - x) ** 2).mean((1, 2, 3)), rtol=2e-3)
 
 
 @pytest.mark.parametrize("scale_input", [False, True])

@@ -12,7 +12,10 @@ from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise import image_seeds
 from bdm_tf.priors import StandardNormal
 from bdm_tf.system import files
+from bdm_tf.system.errors import UserError
 from tests import oracle
+from tests.sampling.conformance import SPECTRUM
+from tests.toy_models import equal_snr, exploding, ihdm, power_law
 
 SHAPE = (8, 8, 2)
 SIZE = 8 * 8 * 2
@@ -279,6 +282,12 @@ def test_a_draw_depends_on_seed_and_number_alone(prior):
     np.testing.assert_allclose(whole[3:], draws(prior, process(), 4, first=3), atol=1e-6)
     assert np.abs(whole - draws(prior, process(), 7, seed=(0, 8))).max() > 0.02
     assert len(np.unique(whole.round(3), axis=0)) == 7  # by their noise, if by nothing else
+
+
+@pytest.mark.parametrize("process", [exploding(), ihdm(), power_law(), equal_snr(SPECTRUM)])
+def test_white_noise_is_refused_where_no_process_ends(process):
+    with pytest.raises(UserError, match="StandardNormal begins in white noise.* @NoisePrior"):
+        StandardNormal().check(process)
 
 
 def test_white_noise_needs_no_images():

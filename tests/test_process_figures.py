@@ -267,6 +267,10 @@ def test_models_of_two_image_shapes_are_named(tmp_path, digits_dir, large_digits
 BAD_MODELS = {
     "no such file": ({"gin_files": [["nowhere.gin"]]}, "nowhere.gin"),
     "an overlay alone": ({"gin_files": [["base/ihdm.gin"]]}, "no Model.process"),
+    "noise by the spectrum": (
+        {"gin_files": [["digits/equal_snr.gin"]]},
+        "digits-equal_snr has noise that follows the training images' spectrum",
+    ),
     "no data": ({"gin_files": [["base/blurring_diffusion.gin"]]}, "train.data"),
     "no such run": ({"workdirs": ["/nowhere"]}, "--workdir=/nowhere"),
     "no such model": ({"saved_models": ["/nowhere"]}, "--saved_model=/nowhere"),

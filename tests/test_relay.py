@@ -3,11 +3,13 @@
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bdm_tf import config
 from bdm_tf.data import to_uint8
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
@@ -16,7 +18,7 @@ from bdm_tf.diffusion.shaped_noise import BlockNoise
 from bdm_tf.evaluation import job  # noqa: F401, for gin
 from bdm_tf.evaluation.subjects import open_subject
 from bdm_tf.fitted import prior_sha256
-from bdm_tf.model import build_sample_settings, load_model
+from bdm_tf.model import build_model, build_sample_settings, load_model
 from bdm_tf.noise import PRIOR, image_seeds, normal, seeds_of
 from bdm_tf.parametrisations import PredictX
 from bdm_tf.relay_prior import RelayPrior
@@ -25,7 +27,7 @@ from bdm_tf.sampling import RelaySampler
 from bdm_tf.sampling.recorder import Recorder
 from bdm_tf.saved_models import INFO
 from bdm_tf.system.errors import UserError
-from tests.conftest import command, run, train_command
+from tests.conftest import ROOT, command, run, train_command
 from tests.toy_models import blurring, relay
 
 SHAPE, SEED = (4, 4, 2), tf.constant([0, 7])
@@ -159,10 +161,10 @@ def in_patches(size, shape=SHAPE):
 def test_first_stages_that_do_not_fit_are_refused(first_stage, tmp_path):
     prior = RelayPrior(first_stage, None)
     for process, words in (
-        (in_patches(2, (6, 4, 2)), "its images are 2x2x2, but this model's 6x4x2: .* whole factor"),
-        (in_patches(2, (2, 2, 2)), "2x2x2, but this model's 2x2x2: they must be smaller"),
-        (in_patches(2, (4, 8, 2)), "2x2x2, but this model's 4x8x2"),
-        (in_patches(2, (4, 4, 1)), "4x4x1: .* with as many channels"),
+        (in_patches(2, (6, 4, 2)), "its images are 2x2x2; .* model's, 6x4x2, by a whole factor"),
+        (in_patches(2, (2, 2, 2)), "2x2x2; they must be smaller than this model's, 2x2x2"),
+        (in_patches(2, (4, 8, 2)), "2x2x2; .* this model's, 4x8x2"),
+        (in_patches(2, (4, 4, 1)), "4x4x1, .* with as many channels"),
         (in_patches(4), r"patches of 2x2 pixels, .*PatchDCT.size = 2"),
         (blurring(), r"BlurringProcess.basis = @PatchDCT\(\)"),
     ):
@@ -189,6 +191,17 @@ def test_first_stages_that_do_not_fit_are_refused(first_stage, tmp_path):
             RelayPrior(where)
 
 
+def test_a_second_stage_with_labels_is_refused(first_stage):
+    classes = ["class_names = ('a', 'b')", "class_counts = (1, 1)", "label_dropout = 0.1"]
+    parameters = [f"Model.{setting}" for setting in ["image_shape = (4, 4, 2)", *classes]]
+    begins = ["sample.prior = @RelayPrior()", f"RelayPrior.saved_model = {first_stage!r}"]
+    with config.apart():
+        config.parse(["digits/relay_second.gin"], [*parameters, *begins, "UNet.channels = 8"])
+        model = build_model()
+        with pytest.raises(UserError, match="goes on from images of any class.*label_dropout"):
+            build_sample_settings(model)
+
+
 def test_a_relay_is_one_saved_model_that_draws_what_the_workdir_does(
     tmp_path, finished_run, digits_dir
 ):
@@ -209,6 +222,13 @@ def test_a_relay_is_one_saved_model_that_draws_what_the_workdir_does(
     subject = open_subject(strategy, lambda: None, workdir=workdir)
     subject.restore_step(None)
     first_stage = subject.describe(0, 0)["prior_sha256"]
+    # Steps of 20 and 50 evaluations from sigma = 0.9, and of 20 from t = 1.
+    in_noise = ("sample.prior = None",)
+    asked = f"steps_for(r, 20, ()), steps_for(r, 50, ()), steps_for(r, 20, {in_noise})"
+    benchmarks = f"import sys; sys.path.insert(0, {os.path.join(ROOT, 'benchmarks')!r})"
+    script = f"{benchmarks}; from table1 import steps_for; r = {workdir!r}; print(*({asked}))"
+    steps = run([sys.executable, "-c", script])
+    assert steps.stdout.split() == ["11", "29", "10"], steps.stderr[-3000:]
     os.rename(low, f"{low} is gone")
     assert first_stage == prior_sha256(model.prior.variables)["prior_sha256"]
     key = next(iter(model.prior.variables))

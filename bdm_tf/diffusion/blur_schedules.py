@@ -39,6 +39,10 @@ class Dissipation(abc.ABC):
     def _check(self, name: str, value, low: float, high: float, **ends: bool) -> None:
         check_between(f"{type(self).__name__}.{name}", value, low, high, **ends)
 
+    def check_noise(self, noise) -> None:
+        """Raises a `UserError` if this blur does not go with a process's `NoiseSchedule`."""
+        return
+
     @abc.abstractmethod
     def dissipation_time(self, t: tf.Tensor) -> tf.Tensor:
         """Returns `tau_t = sigma_B,t^2 / 2` in square pixels, shaped like `t`."""

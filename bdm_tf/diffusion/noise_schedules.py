@@ -30,6 +30,7 @@ class NoiseSchedule(abc.ABC):
     is_zero = False  # whether sigma_t is 0 throughout
     keeps_scale = False  # whether a_t is 1 throughout
     needs_spectrum = False  # whether sigma_t depends on the training images' spectrum
+    blurs = False  # whether a_t is less at high frequencies
 
     def for_images(self, basis, image_shape, spectrum=None) -> NoiseSchedule:
         """This schedule for images `(H, W, C)`, and of their spectrum, once it is known."""

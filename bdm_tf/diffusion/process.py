@@ -59,6 +59,7 @@ class BlurringProcess:
         check_kind("BlurringProcess.basis", self.basis, Basis)
         check_kind("BlurringProcess.noise", self._noise, NoiseSchedule)
         check_kind("BlurringProcess.blur", self._blur, Dissipation)
+        self._blur.check_noise(self._noise)
         self._noise = self._noise.for_images(self.basis, self.image_shape)
         self.needs_spectrum = self._noise.needs_spectrum
         check_flags("BlurringProcess", variance_preserving=variance_preserving)
@@ -72,6 +73,12 @@ class BlurringProcess:
         height, width, _ = self.image_shape
         with tf.init_scope():
             self._frequencies_squared = self.basis.frequencies_squared(height, width)
+            kept = self._blur.frequency_scaling(tf.ones([1, 1, 1, 1]), self._frequencies_squared)
+        if self._noise.blurs and tf.reduce_min(kept) < 1.0:
+            raise UserError(
+                f"BlurringProcess.noise = @{type(self._noise).__name__}() blurs by itself: give "
+                "BlurSchedule.sigma_blur_max = 0.0"
+            )
 
     def use_spectrum(self, spectrum) -> None:
         """Takes the training images' spectrum, in this process's basis."""

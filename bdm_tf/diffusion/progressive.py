@@ -33,6 +33,7 @@ class ProgressiveNoise(NoiseSchedule):
         num_betas: N, at least 2.
     """
 
+    blurs = True
     _frequencies_squared: float | tf.Tensor = 0.0
 
     def __init__(

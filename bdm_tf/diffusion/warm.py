@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from bdm_tf.diffusion.blur_schedules import Dissipation
@@ -31,6 +32,19 @@ class BlurByNoise(Dissipation):
             )
         self._check("ratio", ratio, 0, 1e3)
         self._noise, self._ratio = noise, ratio
+
+    def check_noise(self, noise):
+        if isinstance(noise, ShapedNoise):  # of which the frequencies have their shares
+            return
+        t = tf.constant([0.0, 0.5, 1.0])
+        with tf.init_scope():
+            ratios = tf.exp(noise.log_noise_to_signal(t) - self._noise.log_noise_to_signal(t))
+        if not np.allclose(ratios, 1.0, rtol=1e-3):
+            raise UserError(
+                f"BlurByNoise.noise = @{type(self._noise).__name__}() is not the noise of the "
+                f"process, @{type(noise).__name__}(): give BlurringProcess.noise and "
+                "BlurByNoise.noise the same"
+            )
 
     def dissipation_time(self, t: tf.Tensor) -> tf.Tensor:
         """Returns `tau_t`, shaped like `t`."""

@@ -98,7 +98,13 @@ def _subject(name: str, data_dir: str | None, process, data=None, image_shape=No
     if image_shape is None and data is None:
         raise UserError(f"{name} has no data set: its configuration lacks train.data")
     shape = image_shape or load_splits(data, data_dir, "skip")[0].image_shape
-    return Subject(name, process(image_shape=tuple(shape)), data)
+    built = process(image_shape=tuple(shape))
+    if built.needs_spectrum:
+        raise UserError(
+            f"{name} has noise that follows the training images' spectrum, which only training "
+            "measures: leave it out"
+        )
+    return Subject(name, built, data)
 
 
 def _read(

@@ -133,7 +133,8 @@ class EDMSampler(FromEndToEnd):
             is_blurred = bool(tf.reduce_any(tf.abs(fallen - of_noise) > 1e-3))
         if is_blurred:
             raise UserError(
-                "EDMSampler is for processes without blur: sample with RelaySampler or HeunSampler"
+                "EDMSampler is for processes without blur: sample with RelaySampler, HeunSampler "
+                "or, what PredictBlurAndRest learnt, WarmSampler"
             )
 
 

@@ -121,6 +121,10 @@ def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio
         (lambda: ProgressiveNoise(beta_max=1.0), "beta_max=1.0 must be a number above 0, below 1"),
         (lambda: ProgressiveNoise(sigma_last=-1.0), "ProgressiveNoise.sigma_last=-1.0"),
         (lambda: ProgressiveNoise(num_betas=1), "ProgressiveNoise.num_betas=1 must be a whole"),
+        (
+            lambda: BlurringProcess((8, 8, 1), noise=ProgressiveNoise(), blur=BlurSchedule(4.0)),
+            "@ProgressiveNoise.. blurs by itself: give BlurSchedule.sigma_blur_max = 0.0",
+        ),
         (lambda: PredictEps().check(process()), "PredictEps divides.*choose PredictV or PredictX"),
     ],
 )

@@ -31,7 +31,8 @@ def test_the_usual_files_are_taken(tmp_path):
     np.save(tmp_path / "grey.npy", IMAGES[..., 0])
     shutil.copy(tmp_path / "only.npz", tmp_path / "archive.npy")
     shutil.copy(tmp_path / "array.npy", tmp_path / "ARRAY.NPY")
-    for name in (*"images.npz first.npz only.npz restored.npz array.npy grey.npy".split(), *OTHER_NAMES):
+    names = "images.npz first.npz only.npz restored.npz array.npy grey.npy"
+    for name in (*names.split(), *OTHER_NAMES):
         np.testing.assert_array_equal(drawn(tmp_path / name), IMAGES, err_msg=name)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from bdm_tf import config, exporting  # noqa: F401, for gin
 from bdm_tf.denoiser import Denoiser
+from bdm_tf.diffusion import BlurringProcess
 from bdm_tf.diffusion.noise_schedules import CosineSchedule, GeometricNoise
 from bdm_tf.diffusion.shaped_noise import PowerLawNoise
 from bdm_tf.diffusion.warm import BlurByNoise
@@ -180,10 +181,14 @@ def test_the_network_is_made_with_two_heads(more):
         (lambda: BlurByNoise(PowerLawNoise(GeometricNoise())), "@PowerLawNoise.*all frequencies"),
         (lambda: BlurByNoise(None), "BlurByNoise.noise = None"),
         (lambda: BlurByNoise(GeometricNoise(), -1.0), "BlurByNoise.ratio=-1.0 must be a number"),
+        (
+            lambda: BlurringProcess((4, 4, 2), blur=BlurByNoise(GeometricNoise())),
+            "@GeometricNoise.. is not the noise of the process, @CosineSchedule",
+        ),
         (lambda: PredictBlurAndRest().check(cold()), "PredictBlurAndRest needs noise"),
         (lambda: PredictBlurAndRest().check(blurring()), "PredictBlurAndRest is for .*a_t = 1"),
         (lambda: WarmSampler().check(gaussian_of_blur(blurring())), "WarmSampler is for .*a_t = 1"),
-        (lambda: EDMSampler().check(gaussian_of_blur(warm())), "EDMSampler is for .*without blur"),
+        (lambda: EDMSampler().check(gaussian_of_blur(warm())), "without blur: .* WarmSampler"),
     ],
 )
 def test_what_does_not_go_together_is_refused(make, words):
