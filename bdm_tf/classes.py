@@ -50,12 +50,28 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def in_words(self) -> str:
+        """Such as `2 classes: 0 cat (120 images), 1 dog (97 images)`; of many, the first ten."""
+        known = [f"{i} {n} ({c} images)" for i, (n, c) in enumerate(zip(self.names, self.counts))]
+        more = f" and {len(known) - _SHOWN} more" if len(known) > _SHOWN else ""
+        return f"{len(known)} classes: {', '.join(known[:_SHOWN])}{more}"
+
     def draw(self, seed: tf.Tensor, first, count: int) -> tf.Tensor:
         """Classes int32 `[count]` of the images of a seed from number `first` on.
 
         They are drawn as the training images have them; image i's belongs to (seed, i).
         """
         return choices(image_seeds(seed, first, count), tf.constant(self.counts), LABEL)
+
+
+def labels_spec() -> tf.TensorSpec:
+    """Of what a SavedModel is given: a class, or one an image; `listed` makes the first a list."""
+    return tf.TensorSpec(None, tf.int32, name="label")
+
+
+def listed(label: tf.Tensor) -> tf.Tensor:
+    """Classes int32 `[n]`, also of a single one."""
+    return tf.reshape(label, [-1])
 
 
 def label_checks(
@@ -135,7 +151,8 @@ def class_number(name: str, names: Sequence[str]) -> int:
     are_numbers = all(n.isdigit() for n in names)  # and so a number is a name
     if name.isascii() and name.isdigit() and int(name) < len(names) and not are_numbers:
         return int(name)
-    near = difflib.get_close_matches(name, names, _SHOWN, 0.5) or list(names)
+    near = difflib.get_close_matches(name, names, _SHOWN, 0.5)
+    near = list(names) if are_numbers or not near else near
     more = f" and {len(near) - _SHOWN} more" if len(near) > _SHOWN else ""
     number = "" if are_numbers else f"a number from 0 to {len(names) - 1} or "
     raise UserError(

@@ -7,7 +7,7 @@ import functools
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, given_checks, label_checks
+from bdm_tf.classes import ANY_CLASS, given_checks, label_checks, labels_spec, listed
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
 from bdm_tf.restoration.functions import restoring_functions, why_not
@@ -77,14 +77,14 @@ class ExportedModel(tf.Module):
         def sample_of_class(
             seed, num_images, num_steps=zero, first=zero, label=any_class, guidance=own_guidance
         ):
-            return draw_all(seed, num_images, num_steps, first, label, guidance)
+            return draw_all(seed, num_images, num_steps, first, listed(label), guidance)
 
         def spec(name, dtype, *dimensions):
             return tf.TensorSpec(dimensions, dtype, name=name)
 
         batch = (None, *shape)
         counts = [spec(name, tf.int32) for name in ("num_images", "num_steps", "first")]
-        of_class = [spec("label", tf.int32, None)] if classes else []
+        of_class = [labels_spec()] if classes else []
         guided = [*of_class, spec("guidance", tf.float32)] if classes else []
         self.sample = tf.function(
             sample_of_class if classes else sample,
@@ -99,7 +99,7 @@ class ExportedModel(tf.Module):
         def predict_of_class(z_t, t, label=any_class):
             count = tf.shape(z_t)[0]
             # One more than there are classes stands for none, too.
-            label = tf.where(label == len(classes), ANY_CLASS, label)
+            label = tf.where(listed(label) == len(classes), ANY_CLASS, listed(label))
             checks = label_checks(classes, label, tf.constant(1.0), count)
             checks += given_checks(classes, label) + _time_checks(t, z_t=z_t)
             with tf.control_dependencies(checks):

@@ -148,11 +148,19 @@ def _about_classes(model: Model, settings: SampleSettings) -> dict:
     }
 
 
+def _data_set(values: dict[str, str]) -> str:
+    """The name of the training images' data set, of a run's parameters."""
+    sources = values.get("train.data", ""), values.get("Downsampled.source", "")
+    if any("TFDSImages" in source for source in sources):
+        return values["TFDSImages.name"].strip("'\"")
+    return "a folder of images"
+
+
 def _model_info(model: Model, settings: SampleSettings, step: int, chunk_size: int) -> dict:
     with model.configured():
         values = config.parameters(config.operative_text())
     return {
-        "data_set": values.get("TFDSImages.name", "a folder of images").strip("'\""),
+        "data_set": _data_set(values),
         "image_shape": list(model.image_shape),
         "step": step,
         "changes": model.changes,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, label_checks
+from bdm_tf.classes import ANY_CLASS, label_checks, labels_spec, listed
 from bdm_tf.data.pipeline import to_uint8
 from bdm_tf.model import Model
 from bdm_tf.noise import seeds_of
@@ -58,6 +58,7 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
         guidance=own_guidance,
     ):
         weights = tf.size(weight)
+        label = listed(label) if classes else None
         steps = tf.where(num_steps == 0, settings.num_steps, num_steps)
         checks = [
             *draw_checks(seed, num_steps, first, num_images),
@@ -123,5 +124,5 @@ def trajectory_function(model: Model, settings: SampleSettings, chunk_size: int)
         spec("weight", tf.float32, None),
     ]
     if classes:
-        signature += [spec("label", tf.int32, None), spec("guidance", tf.float32)]
+        signature += [labels_spec(), spec("guidance", tf.float32)]
     return tf.function(trajectory, input_signature=signature, autograph=False)

@@ -97,7 +97,8 @@ def count_classes(images: Images) -> list[int]:
 
 _WAY_OUT = (
     "Of a TFDS data set they are the feature TFDSImages.label_key; in a folder, each image must "
-    "lie in a sub-folder that its class is called after. Without: train.label_dropout = None"
+    "lie in a sub-folder that its class is called after, none beside these, and there must be two "
+    "of these at least. Without: train.label_dropout = None"
 )
 
 

@@ -14,6 +14,8 @@ from bdm_tf.data.resize import checked_size, fit_tensor
 from bdm_tf.data.tfds_builders import imported_tfds, known_builder, prepared_builder
 from bdm_tf.system.errors import UserError, check_between, check_choice, check_text
 
+_LABEL_KEY = "label"
+
 
 @gin.register
 class TFDSImages:
@@ -41,7 +43,7 @@ class TFDSImages:
         eval_split: str | None = "test",
         image_key: str = "image",
         max_memory_gb: float = 4.0,
-        label_key: str = "label",
+        label_key: str = _LABEL_KEY,
     ):
         check_text("TFDSImages", name=name, train_split=train_split, image_key=image_key)
         check_text("TFDSImages", label_key=label_key)
@@ -168,6 +170,9 @@ def _class_names(features, key: str) -> tuple[str, ...]:
     import tensorflow_datasets as tfds
 
     feature = dict(features).get(key)
+    if feature is None and key != _LABEL_KEY:
+        classes = [k for k, f in features.items() if isinstance(f, tfds.features.ClassLabel)]
+        raise UserError(f"TFDSImages.label_key={key!r} is no feature; classes are {classes}")
     return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
 
 

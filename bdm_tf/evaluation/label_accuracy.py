@@ -47,7 +47,7 @@ class LabelAccuracy(SampledFeatures):
         self._features = reference.features("train", max_images)
         self._described = reference.describe("train")
         self._conditions, self._seed = conditions, context.seed
-        self._neighbours = neighbours
+        self._neighbours, self._names = neighbours, conditions.classes.names
         super().__init__(max_images)
 
     def result(self) -> dict[str, dict]:
@@ -58,11 +58,14 @@ class LabelAccuracy(SampledFeatures):
         folds = KFold(_FOLDS, shuffle=True, random_state=0)
         of_real = cross_val_score(classifier, self._features, self._labels, cv=folds).mean()
         drawn = self._drawn()
-        asked_for = self._conditions.labels(self._seed, np.arange(len(drawn)))
-        found = classifier.fit(self._features, self._labels).predict(drawn)
+        asked_for = np.asarray(self._conditions.labels(self._seed, np.arange(len(drawn))))
+        right = classifier.fit(self._features, self._labels).predict(drawn) == asked_for
         figure = {
-            "value": float(np.mean(found == asked_for)),
+            "value": float(np.mean(right)),
             "of_real": float(of_real),
+            "of_class": {
+                self._names[c]: float(right[asked_for == c].mean()) for c in np.unique(asked_for)
+            },
             "num_generated": len(drawn),
             "num_real": len(self._labels),
             "neighbours": self._neighbours,

@@ -142,6 +142,7 @@ def table(results: dict) -> str:
         value = "not finite" if figure["value"] is None else f"{figure['value']:.5g}"
         value += f" +- {spread:.2g}" if spread is not None else ""
         counts = [f"{k} {figure[k]}" for k in _COUNTS if k in figure]
+        counts += [f"of real images {figure['of_real']:.5g}"] if "of_real" in figure else []
         against = " ".join(figure[k] for k in ("data_set", "split") if k in figure)
         lines.append(f"{name:<28} {value:<20} {', '.join([*counts, against])}")
     for name, reason in results["skipped"].items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from bdm_tf.classes import ANY_CLASS, Classes, given_checks, label_checks
+from bdm_tf.classes import ANY_CLASS, Classes, given_checks, label_checks, labels_spec, listed
 from bdm_tf.data.pipeline import to_uint8, to_unit_range
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.noise import PRIOR, image_seeds, normal
@@ -49,7 +49,7 @@ def restoring_functions(
         projection: the model's own.
         num_steps: what 0 steps stand for.
         chunk_size: images drawn at a time, see `ExportedModel`.
-        classes: of images with labels. The functions then take `label`, int32 `[1]` or one an
+        classes: of images with labels. The functions then take `label`, int32 `[]`, `[1]` or one an
             image, -1 for none, and `guidance`.
         guidance, guidance_interval: the model's own, see `SampleSettings`.
     """
@@ -101,6 +101,7 @@ def restoring_functions(
         count = tf.shape(arrays[0])[0]
         checks = _checks(t, seed, steps, first, repeats, count)
         if classes:
+            label = listed(label)
             checks += label_checks(classes, label, guidance, count)
             checks += given_checks(classes, label)
         with tf.control_dependencies(checks):
@@ -163,7 +164,7 @@ def restoring_functions(
 
     images, unknown = batch("images", tf.uint8), batch("unknown", tf.bool)
     known = [batch(name, tf.float32) for name in ("values", "variance")]
-    labels = [tf.TensorSpec([None], tf.int32, name="label"), tf.TensorSpec([], name="guidance")]
+    labels = [labels_spec(), tf.TensorSpec([], name="guidance")]
     guided = labels if classes else []
     signatures = {
         vary: [images, t, seed, steps, first, *guided],

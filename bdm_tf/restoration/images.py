@@ -15,7 +15,9 @@ from bdm_tf.system.errors import UserError
 from bdm_tf.system.files import check_no_pipe
 
 
-def read_images(flag: str, path: str, shape: Sequence[int], resizes: bool) -> np.ndarray:
+def read_images(
+    flag: str, path: str, shape: Sequence[int], resizes: bool, way_out: str = ""
+) -> np.ndarray:
     """Reads images, in the order of their names, as uint8 `[N, H, W, C]`.
 
     Args:
@@ -23,6 +25,7 @@ def read_images(flag: str, path: str, shape: Sequence[int], resizes: bool) -> np
         path: an image file, a folder of such, or a `.npz` or `.npy` of images.
         shape: `(H, W, C)`. Images of other colours are converted.
         resizes: whether images of another size are resized, as in training, or refused.
+        way_out: what to say besides, if they are refused.
 
     Raises:
         UserError: there are none, one cannot be read, or it has another size.
@@ -49,7 +52,8 @@ def read_images(flag: str, path: str, shape: Sequence[int], resizes: bool) -> np
     if others and not resizes:
         found = images[names.index(others[0])].shape
         raise UserError(
-            f"{flag}: {others[0]} has {found[0]}x{found[1]} pixels, must have {shape[0]}x{shape[1]}"
+            f"{flag}: {others[0]} has {found[0]}x{found[1]} pixels, must have "
+            f"{shape[0]}x{shape[1]}{way_out}"
         )
     if others:
         print(f"{len(others)} of {len(images)} images resized to {shape[0]}x{shape[1]}")

@@ -79,7 +79,9 @@ def restore_to_file(
         originals = read_images("--input", input, shape, resizes=True)
         seen = task.observe(originals, seed)
     else:
-        seen = read_images("--input", input, (*task.size, shape[2]), task.resizes)
+        way_out = "; --degrade takes originals" if tuple(task.size) != tuple(shape[:2]) else ""
+        size = (*task.size, shape[2])
+        seen = read_images("--input", input, size, task.resizes, way_out=way_out)
         if truth:
             originals = read_images("--truth", truth, shape, resizes=True)
     if originals is not None and len(originals) != len(seen):

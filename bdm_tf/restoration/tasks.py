@@ -131,7 +131,7 @@ class Inpaint(Task):
     def __init__(self, image_shape: Sequence[int], unknown: np.ndarray):
         super().__init__((image_shape[0], image_shape[1]))
         if unknown.all() or not unknown.any():
-            found = "white: nothing is known" if unknown.all() else "black: nothing is unknown"
+            found = "white: nothing is known" if unknown.all() else "below 128: nothing is unknown"
             raise UserError(f"--mask is all {found}; white (128 or more) is what is to be drawn")
         self._unknown = unknown
 

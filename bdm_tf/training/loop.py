@@ -150,6 +150,8 @@ def _announce(
         f"{images.image_shape}, {where}",
         flush=True,
     )
+    if parts.model.classes is not None:
+        print(parts.model.classes.in_words(), flush=True)
     if settings.sample_every and settings.sample_images:
         previews, samples = (s.in_words(parts.model) for s in (parts.previews, parts.samples))
         print(f"previews are drawn by {previews}; the last grid by {samples}", flush=True)

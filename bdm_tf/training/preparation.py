@@ -75,7 +75,9 @@ def build_parts(
     """
     config.bind("Model.image_shape", images.image_shape)
     if settings.label_dropout is not None:
-        config.bind("Model.class_counts", count_classes(images))
+        counts = count_classes(images)
+        _check_num_classes(len(counts))
+        config.bind("Model.class_counts", counts)
         config.bind("Model.class_names", images.class_names)
         config.bind("Model.label_dropout", float(settings.label_dropout))
     pin_basis()
@@ -95,6 +97,15 @@ def build_parts(
         optimizer = make_optimizer(settings.optimizer, rate)
         state = TrainState(model.network, model.ema_network, optimizer)
     return Parts(model, state, rate, samples, previews)
+
+
+def _check_num_classes(found: int) -> None:
+    """Raises a `UserError` if a network was told of another number of classes than there are."""
+    for name, value in config.bound_parameters().items():
+        if name.endswith(".num_classes") and value not in (str(found), "None"):
+            raise UserError(
+                f"{name} = {value}, but the training images have {found} classes: leave it out"
+            )
 
 
 def measure_spectrum_if_needed(

@@ -228,11 +228,15 @@ OTHERS = {
     "no blur": (dict(task="deblur"), "--task=deblur needs --sigma_blur (deblur: of the"),
     "again": (dict(task="vary", repeats=3), "--repeats does not go with --task=vary"),
     "never": (dict(task="deblur", sigma_blur=1, repeats=0), "--repeats=0 must lie between 1"),
+    "large": (
+        dict(task="superresolve", factor=2, input="folder"),
+        "must have 4x4; --degrade takes originals",
+    ),
     "far": (dict(task="vary", t=1.5), "--t=1.5 must be a number above 0, at most 1"),
     "factor": (dict(task="superresolve", factor=3, degrade=True), "--factor=3 does not divide"),
     "one": (dict(task="superresolve", factor=1), "--factor=1 must be a whole number, at least 2"),
     "no mask": (dict(task="inpaint"), "--task=inpaint needs --mask (inpaint: an image that is"),
-    "black": (dict(task="inpaint", mask="black.png"), "--mask is all black: nothing is unknown"),
+    "black": (dict(task="inpaint", mask="black.png"), "--mask is all below 128: nothing is unknown"),
     "mask": (dict(task="inpaint", mask="large.png"), "has 30x20 pixels, the model's images 8x8"),
 }
 
