@@ -6,6 +6,9 @@ takes finished runs of `gin/digits.gin` and prints a table of PSNR / SSIM over i
 split, on which nothing was trained: of one sample, of the mean of --samples, and of what is given;
 and the Fréchet distance, in pixels, of all samples to the images. Runs of one name, of other
 training seeds, are one row: means over them, with the least and the most PSNR and distance.
+
+With --samplers=repaint known pixels take the place of those of z_t, as RePaint has it, and not of
+those of the estimate.
 """
 
 import collections
@@ -45,9 +48,25 @@ _RUN = flags.DEFINE_multi_string("run", [], "NAME=WORKDIR, several times, also o
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS keeps the digits.")
 _NUM_IMAGES = flags.DEFINE_integer("num_images", 359, "Of the 359 images.", 1, 359)
 _WAYS = flags.DEFINE_list("ways", ["10x5"], "Steps x how often each is taken.")
-_SAMPLERS = flags.DEFINE_list("samplers", ["own"], "The run's own, or ancestral.")
+_SAMPLERS = flags.DEFINE_list("samplers", ["own"], "The run's own, ancestral, or repaint.")
 _TASKS = flags.DEFINE_list("tasks", [*TASKS, MEANS], "Which of the tasks.")
 _SAMPLES = flags.DEFINE_integer("samples", 8, "Of each image.")
+
+
+class Replacing(AncestralSampler):
+    """Known pixels of z_s are those of the image, diffused to s (Lugmayr et al., 2022)."""
+
+    def __init__(self, seen):
+        super().__init__(grid=FittedGrid())
+        self._x = to_unit_range(seen)
+
+    def step(self, denoiser, z_t, *, s, noise, is_last, **given):
+        process = denoiser.process
+        u_s, memory = super().step(denoiser, z_t, s=s, noise=noise, is_last=is_last, **given)
+        times, eps = tf.fill([len(self._x)], s), process.basis.to_pixel(noise)
+        known = tf.where(is_last, self._x, process.diffuse(self._x, times, eps))
+        z_s = tf.where(UNKNOWN[..., None], process.basis.to_pixel(u_s), known)
+        return process.basis.to_frequency(z_s), memory
 
 
 def drawn(model, sampler, projection, num_steps, repeats):
@@ -115,12 +134,17 @@ def main(argv):
     ways = itertools.product(_SAMPLERS.value, _TASKS.value, _WAYS.value)
     for (name, members), (sampler, what, way) in itertools.product(runs.items(), list(ways)):
         task, pictures = seen[what]
+        if sampler == "repaint" and not isinstance(task, Inpaint):
+            continue
         steps, repeats = map(int, way.split("x"))
         of_runs = []
         for model, own in members:
-            samplers = {"own": own.sampler, "ancestral": AncestralSampler(grid=FittedGrid())}
             projection = projected(task, pictures, own.projection)
-            of_runs.append(drawn(model, samplers[sampler], projection, steps, repeats))
+            if sampler == "repaint":
+                by, projection = Replacing(pictures), own.projection
+            else:
+                by = own.sampler if sampler == "own" else AncestralSampler(grid=FittedGrid())
+            of_runs.append(drawn(model, by, projection, steps, repeats))
         report(name, f"{what}, {sampler}, {way}", truth, of_runs)
 
 
