@@ -127,6 +127,7 @@ def check_steps(info: dict, num_steps: int, name: str) -> None:
 
 
 _FEW_STEPS = 20  # with which the paper's models give static
+_FEW_WITHOUT_NOISE = 100  # the same, where no new noise takes the place of errors
 
 
 def warn_of_few_steps(info: dict, num_steps: int) -> None:
@@ -142,7 +143,8 @@ def warn_of_few_steps(info: dict, num_steps: int) -> None:
     asked = num_steps or info["num_steps"]
     bound = info.get("projection", "NoProjection")
     at_risk = info.get("parametrisation") == "PredictEps" and bound in ("NoProjection", "PixelClip")
-    if at_risk and (asked < info["num_steps"] or asked <= _FEW_STEPS):
+    few = _FEW_WITHOUT_NOISE if info.get("sampler") == "DDIMSampler" else _FEW_STEPS
+    if at_risk and (asked < info["num_steps"] or asked <= few):
         logging.warning(
             "%d steps may be too few: this model samples in %d, predicts eps, and %s does not hold "
             "its errors. What does, for each frequency: "

@@ -136,6 +136,8 @@ def test_few_steps_of_a_model_that_predicts_eps_are_warned_of(finished_run, capl
     assert "10 steps may be too few: this model samples in 250, predicts eps" in caplog.text
     warn_of_few_steps(paper | {"num_steps": 12}, 0)
     assert "12 steps may be too few: this model samples in 12" in caplog.text
+    warn_of_few_steps(paper | {"sampler": "DDIMSampler", "num_steps": 50}, 0)
+    assert "50 steps may be too few: this model samples in 50" in caplog.text
 
 
 def test_few_steps_are_warned_of_in_an_evaluation_too(finished_run, caplog, tmp_path):
