@@ -6,11 +6,15 @@ import os
 import gin
 import numpy as np
 import pytest
+import scipy.fft
 import tensorflow as tf
+from sklearn.datasets import load_digits
 
 from bdm_tf import config, data, diffusion, exporting, networks, objectives, sampling  # noqa: F401
+from bdm_tf.denoiser import Denoiser
 from bdm_tf.evaluation import job  # noqa: F401, for gin
 from bdm_tf.model import build_model, build_sample_settings
+from bdm_tf.noise import image_seeds
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.training import loop  # noqa: F401, for gin
 from tests.conftest import ROOT
@@ -86,6 +90,27 @@ def test_gddims_schedule_is_their_cosine():
     angle = (t + 0.004) / 1.008 * np.pi / 2
     np.testing.assert_allclose(a, np.cos(angle), rtol=2e-6)
     np.testing.assert_allclose(sigma, np.sin(angle), rtol=2e-6)
+
+
+def test_gddims_steps_sample_gaussian_images_of_the_digits_spectrum():
+    config.parse(["digits/gddim.gin"], ["BlurringProcess.image_shape = (8, 8, 1)"])
+    process = gin.get_configurable("BlurringProcess")()
+    digits = scipy.fft.dctn(load_digits().images / 8 - 1, axes=(1, 2), norm="ortho")
+    variance = digits.var(0)[..., None]
+
+    def network(z_t, t):  # is exact
+        alpha, sigma = process.alpha_sigma(t)
+        gain = sigma / (alpha**2 * variance + sigma**2)
+        return process.basis.to_pixel(gain * process.basis.to_frequency(z_t))
+
+    sampler, denoiser = gin.get_configurable("DDIMSampler")(), Denoiser(network, process)
+    given = {"shape": (1, 8, 8, 1), "seed": [0, 7]}
+    z_1 = denoiser.prior.draw(process, image_seeds(tf.constant([0, 7]), 0, 1), (8, 8, 1))
+    for num_steps, squared_distance in ((20, 0.230), (50, 0.0395)):
+        x = sampler(denoiser, num_steps=num_steps, **given)
+        deviation = process.basis.to_frequency(x) / process.basis.to_frequency(z_1)
+        found = np.sum((deviation[0] - np.sqrt(variance)) ** 2)
+        assert abs(found - squared_distance) < 0.02 * squared_distance  # by float64, elsewhere
 
 
 @pytest.mark.parametrize("file", EVALUATIONS)

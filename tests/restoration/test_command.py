@@ -236,7 +236,10 @@ OTHERS = {
     "factor": (dict(task="superresolve", factor=3, degrade=True), "--factor=3 does not divide"),
     "one": (dict(task="superresolve", factor=1), "--factor=1 must be a whole number, at least 2"),
     "no mask": (dict(task="inpaint"), "--task=inpaint needs --mask (inpaint: an image that is"),
-    "black": (dict(task="inpaint", mask="black.png"), "--mask is all below 128: nothing is unknown"),
+    "black": (
+        dict(task="inpaint", mask="black.png"),
+        "--mask is all below 128: nothing is",
+    ),
     "mask": (dict(task="inpaint", mask="large.png"), "has 30x20 pixels, the model's images 8x8"),
 }
 
