@@ -158,7 +158,7 @@ def test_relay_diffusions_sampler_is_its_recursion():
 def test_relay_diffusions_sampler_refuses_what_changes_its_scale():
     with pytest.raises(UserError, match="RelaySampler is for processes with a_t = 1.*HeunSampler"):
         RelaySampler().check(Denoiser(lambda z, t: z, blurring()))
-    with pytest.raises(UserError, match="without blur: sample with RelaySampler or HeunSampler"):
+    with pytest.raises(UserError, match="without blur: sample with RelaySampler, HeunSampler"):
         EDMSampler().check(Denoiser(lambda z, t: z, relay()))
     RelaySampler().check(Denoiser(lambda z, t: z, relay()), 2)
 
