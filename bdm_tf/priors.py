@@ -112,7 +112,8 @@ class StandardNormal(Prior):
             raise UserError(
                 "StandardNormal begins in white noise of standard deviation 1, and this process "
                 "does not end there: give Model.prior = @NoisePrior(), or a prior that is fitted "
-                "to images if some of them is left at t = 1"
+                "to images if some of them is left at t = 1; of @CosineSchedule() a logsnr_min "
+                "of -3 or less"
             )
 
     def draw(self, process, seeds, image_shape):
