@@ -150,8 +150,10 @@ def _about_classes(model: Model, settings: SampleSettings) -> dict:
 
 def _data_set(values: dict[str, str]) -> str:
     """The name of the training images' data set, of a run's parameters."""
-    sources = values.get("train.data", ""), values.get("Downsampled.source", "")
-    if any("TFDSImages" in source for source in sources):
+    source = values.get("train.data", "")
+    if "Downsampled" in source:
+        source = values.get("Downsampled.source", "")
+    if "TFDSImages" in source:
         return values["TFDSImages.name"].strip("'\"")
     return "a folder of images"
 

@@ -21,6 +21,7 @@ from keras import layers
 
 from bdm_tf import config, exporting  # noqa: F401, exporting for gin
 from bdm_tf.data.labels import labels_among
+from bdm_tf.data.pipeline import to_unit_range
 from bdm_tf.stablehlo.steps import setting
 from bdm_tf.system.errors import UserError, exits_on_user_error
 from bdm_tf.system.keras_versions import raw_variables
@@ -56,7 +57,7 @@ class Classifier(tf.Module):
         self.weights = raw_variables(network.variables)
 
         def serve(images):
-            features, logits = network(tf.cast(images, tf.float32) / 127.5 - 1.0, training=False)
+            features, logits = network(to_unit_range(images), training=False)
             return {"features": features, "logits": logits}
 
         spec = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, name="images")
@@ -64,11 +65,11 @@ class Classifier(tf.Module):
 
 
 def fit(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Trains on uint8 `[N, H, W, C]` and classes `[N]`; images are mirrored at random."""
+    """Trains on uint8 `[N, H, W, C]` and classes `[N]`; mirrored at random if `train.flip`."""
 
     def prepared(image, label):
-        x = tf.cast(image, tf.float32) / 127.5 - 1.0
-        return tf.image.random_flip_left_right(x), label
+        x = to_unit_range(image)
+        return tf.image.random_flip_left_right(x) if setting("flip") else x, label
 
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).shuffle(len(images))
     batches = batches.map(prepared).batch(128, drop_remainder=True).prefetch(2)
