@@ -1,11 +1,11 @@
 """A run and its SavedModel with files that were cut, lost or written over."""
 
+import contextlib
 import io
 import json
 import os
 import resource
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -98,26 +98,22 @@ def test_a_savedmodel_that_says_nonsense_of_itself_is_named(change, words, finis
 SIX = {"num_images": 6, "seed": 0, "first": 0, "num_steps": 1}
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
+@contextlib.contextmanager
+def full_disk(most=100):
     """No file may grow beyond so many bytes; a progress bar is none."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill(most=100):
-        monkeypatch.setattr(sys, "stderr", io.StringIO())
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("written", ["a.npz", "figure.svg"])
-def test_a_full_disk_is_told_and_nothing_half_written_stays(
-    written, finished_run, full_disk, tmp_path
-):
+def test_a_full_disk_is_told_and_nothing_half_written_stays(written, finished_run, tmp_path):
     output = str(tmp_path / written)
-    full_disk()
-    with pytest.raises(UserError, match=f"{output} cannot be written") as told:
+    with full_disk(), pytest.raises(UserError, match=f"{output} cannot be written") as told:
         if written == "figure.svg":
             draw_to_file("snr", output, workdirs=[finished_run])
         else:
@@ -128,10 +124,11 @@ def test_a_full_disk_is_told_and_nothing_half_written_stays(
     assert os.listdir(tmp_path) == []
 
 
-def test_images_that_cannot_be_written_are_kept(finished_run, full_disk, tmp_path, monkeypatch):
+def test_images_that_cannot_be_written_are_kept(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    full_disk(1000)  # which an array needs not, and a picture does
-    with pytest.raises(UserError, match=f"make room, .*; the images .* are in {tmp_path}") as told:
+    words = f"make room, .*; the images .* are in {tmp_path}"
+    # 1,000 bytes, which an array needs not, and a picture does
+    with full_disk(1000), pytest.raises(UserError, match=words) as told:
         sample_to_file(f"{finished_run}/saved_model", f"{tmp_path}/a.png", **SIX)
     assert not (tmp_path / "a.png").exists()
     (kept,) = tmp_path.glob("*/images.npz")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bdm_tf import sample_files
+from bdm_tf import exporting, sample_files
 from bdm_tf.evaluation.subjects import ShippedModel
 from bdm_tf.saved_models import INFO, load_saved_model, model_info, warn_of_few_steps
 
@@ -160,3 +160,26 @@ def test_what_is_no_image_or_time_is_refused_by_the_savedmodel(finished_run):
     for function, given, words in wrong:
         with pytest.raises(tf.errors.InvalidArgumentError, match=words):
             function(**given)
+
+
+@pytest.mark.parametrize(
+    "values, name",
+    [
+        ({"train.data": "@TFDSImages()", "TFDSImages.name": "'cifar10'"}, "cifar10"),
+        ({"train.data": "@ImageFolder()", "TFDSImages.name": "'cifar10'"}, "a folder of images"),
+        (
+            {
+                "train.data": "@Downsampled()",
+                "Downsampled.source": "@TFDSImages()",
+                "TFDSImages.name": "'digits'",
+            },
+            "digits",
+        ),
+        (
+            {"train.data": "@Downsampled()", "Downsampled.source": "@ImageFolder()"},
+            "a folder of images",
+        ),
+    ],
+)
+def test_the_data_set_is_the_one_that_was_trained_on(values, name):
+    assert exporting._data_set(values) == name

@@ -125,6 +125,10 @@ CASES = {
         toy_models.equal_snr(SPECTRUM),
         NoisePrior(),
     ),
+    "ancestral, noise by a power law": lambda: _of(
+        AncestralSampler(), SpectralClip(), PredictX(), toy_models.power_law(), NoisePrior()
+    ),
+    "DDIM, of gDDIM": lambda: _of(DDIMSampler(grid=PowerGrid(last=0.996)), PixelClip()),
     "IHDM": lambda: _of(
         IHDMSampler(), PixelClip(), PredictStep(), toy_models.ihdm(STEPS), BlurredImages()
     ),
