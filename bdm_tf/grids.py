@@ -65,6 +65,21 @@ class PowerGrid(TimeGrid):
     def times(self, process, places, spectrum):
         return self._last * places**self._power
 
+    def check(self, process):
+        super().check(process)
+        if self._last == 1.0 or process.needs_spectrum:  # whose noise is not known yet
+            return
+        with tf.init_scope():
+            alpha, sigma = process.alpha_sigma([self._last, 1.0])
+            apart = tf.abs(alpha[0] - alpha[1]) + tf.abs(sigma[0] - sigma[1])
+            alike = tf.reduce_all(apart <= 0.1 * sigma[1])
+        if not alike:
+            raise UserError(
+                f"PowerGrid.last={self._last:g}: samples begin there with a draw of the prior, "
+                "which is for t = 1, and the two times differ by more than a tenth of the noise: "
+                "give a later one, up to 1.0"
+            )
+
 
 class _OfNoise(TimeGrid):
     """Even steps of some function of the ratio of noise to signal that all frequencies share."""

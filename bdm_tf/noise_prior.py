@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import gin
 import tensorflow as tf
 
 from bdm_tf.noise import PRIOR, normal
 from bdm_tf.priors import Prior
+from bdm_tf.system.errors import UserError
+
+_HIDES = 4.0  # sigma_1 / alpha_1, a log SNR of -2.8
 
 
 @gin.register
@@ -18,6 +23,20 @@ class NoisePrior(Prior):
     """
 
     has_divergence = True
+
+    def check(self, process):
+        with tf.init_scope():
+            if process.needs_spectrum:  # its noise is not known yet, that of the schedule is
+                hidden = process.log_noise_to_signal([1.0]) >= math.log(_HIDES)
+            else:
+                alpha, sigma = process.alpha_sigma([1.0])
+                hidden = sigma >= _HIDES * alpha
+        if not tf.reduce_all(hidden):
+            raise UserError(
+                "NoisePrior begins in noise alone, and at t = 1 this process still shows some "
+                f"frequencies of an image (sigma_1 < {_HIDES:.0f} alpha_1): give Model.prior = "
+                "@GaussianPrior() or @BlurredImages(), which are fitted to images, or more noise"
+            )
 
     def draw(self, process, seeds, image_shape):
         _, sigma = process.alpha_sigma([1.0])

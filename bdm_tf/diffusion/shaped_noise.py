@@ -28,6 +28,12 @@ class ShapedNoise(NoiseSchedule):
     def __init__(self, noise: NoiseSchedule | None):
         self._noise = CosineSchedule() if noise is None else noise
         check_kind(f"{type(self).__name__}.noise", self._noise, NoiseSchedule)
+        if isinstance(self._noise, ShapedNoise) or self._noise.blurs:
+            raise UserError(
+                f"{type(self).__name__}.noise = @{type(self._noise).__name__}() gives frequencies "
+                "noise of their own already: give a schedule that they share, such as "
+                "@CosineSchedule()"
+            )
         self.is_zero, self.keeps_scale = self._noise.is_zero, self._noise.keeps_scale
         self._w: np.ndarray | None = None
 

@@ -9,6 +9,7 @@ from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.bases import PixelBasis
 from bdm_tf.diffusion.noise_schedules import ConstantNoise
+from bdm_tf.diffusion.progressive import ProgressiveNoise
 from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
 from bdm_tf.likelihood import no_bound
@@ -133,6 +134,11 @@ def test_log_normal_noise_is_the_quantile_of_the_time():
             "EqualSNRNoise needs the spectrum of the training images.*use_spectrum",
         ),
         (lambda: equal_snr(Spectrum(np.zeros(SHAPE), np.zeros(SHAPE))), "they are all the same"),
+        (lambda: EqualSNRNoise(PowerLawNoise()), "EqualSNRNoise.noise = @PowerLawNoise.. gives"),
+        (
+            lambda: PowerLawNoise(ProgressiveNoise()),
+            "@ProgressiveNoise.. gives frequencies",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(make, words):

@@ -22,7 +22,7 @@ from bdm_tf.sampling import (
 from bdm_tf.spectrum import Spectrum
 from bdm_tf.system.errors import UserError
 from tests import oracle
-from tests.toy_models import blurring, cold, draw, exploding, ihdm
+from tests.toy_models import blurring, cold, draw, exploding, ihdm, relay
 
 SHAPE, PLACES = (4, 4, 2), np.float32(np.arange(11) / 10)
 FLAT = Spectrum(np.zeros(SHAPE), np.ones(SHAPE))
@@ -177,6 +177,9 @@ def test_what_never_varies_does_not_count():
         (lambda: FittedGrid(float("nan")), "FittedGrid.power=nan must be a number at least 0"),
         (lambda: times(FittedGrid(), spectrum=None), "FittedGrid needs the mean and variance"),
         (lambda: PowerGrid().check(ihdm()), "PowerGrid is for .* continuous time.* 10 steps"),
+        (lambda: PowerGrid(1.0, 0.9).check(exploding()), "PowerGrid.last=0.9: .*a tenth of the"),
+        (lambda: PowerGrid(1.0, 0.9).check(blurring()), "last=0.9: .*give a later one, up to 1.0"),
+        (lambda: PowerGrid(1.0, 0.9).check(relay()), "PowerGrid.last=0.9: samples begin there"),
         (lambda: FittedGrid().check(ihdm()), "FittedGrid is for .* continuous time.* 10 steps"),
         (lambda: FittedGrid().check(cold()), "FittedGrid goes by noise, but sigma_t is 0"),
         (lambda: LogSNRGrid().check(_constant_noise()), "LogSNRGrid goes by the noise, which does"),
