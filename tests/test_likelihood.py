@@ -8,7 +8,8 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.noise_schedules import GeometricNoise
-from bdm_tf.diffusion.shaped_noise import EqualSNRNoise, PowerLawNoise
+from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
+from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
 from bdm_tf.likelihood import (
     diffusion_term,
     low_discrepancy,
@@ -99,20 +100,25 @@ def test_many_steps_approach_continuous_time(process):
     assert few > 5 * more > 25 * many > 0  # the gap closes like 1 / T
 
 
-def unblurred(noise):
-    process = BlurringProcess((4, 4, 1), noise=noise, blur=BlurSchedule(0.0))
+def with_spectrum(noise, blur=0.0, basis=None):
+    process = BlurringProcess((4, 4, 1), basis=basis, noise=noise, blur=BlurSchedule(blur))
     if process.needs_spectrum:
         process.use_spectrum(Spectrum(np.zeros((4, 4, 1)), spectrum()[0]))
     return process
 
 
 @pytest.mark.parametrize(
-    "noise",
-    [GeometricNoise(0.002, 80.0), PowerLawNoise(exponent=-0.5, offset=0.1), EqualSNRNoise()],
-    ids=lambda noise: type(noise).__name__,
+    "noise, more",
+    [
+        (GeometricNoise(0.002, 80.0), {}),
+        (PowerLawNoise(exponent=-0.5, offset=0.1), {}),
+        (EqualSNRNoise(), {}),
+        (BlockNoise(LogNormalNoise()), {"blur": 3.0, "basis": PatchDCT(2)}),
+    ],
+    ids=["EDM", "power law", "EqualSNR", "relay"],
 )
-def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio(noise):
-    process, rng = unblurred(noise), np.random.default_rng(3)
+def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio(noise, more):
+    process, rng = with_spectrum(noise, **more), np.random.default_rng(3)
     u_x = np.float32(rng.normal(size=(DRAWS, 4, 4, 1)) * np.sqrt(spectrum()))
     u_eps, places = np.float32(rng.normal(size=u_x.shape)), low_discrepancy(np.arange(DRAWS), 2)
     nats = diffusion_term(optimal(process), u_x, u_eps, places, num_steps=None, importance=True)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
-from bdm_tf.diffusion.bases import MatrixBasis, PixelBasis
+from bdm_tf.diffusion.bases import DCT, MatrixBasis, PixelBasis
 from bdm_tf.diffusion.blur_schedules import CumulativeBlur, LogBlur
 from bdm_tf.diffusion.noise_schedules import ConstantNoise, GeometricNoise
 from bdm_tf.diffusion.progressive import ProgressiveNoise
@@ -14,10 +14,12 @@ from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
 from bdm_tf.diffusion.warm import BlurByNoise
 from bdm_tf.parametrisations import PredictEps, PredictResidual, PredictV, PredictX
+from bdm_tf.spectrum import Spectrum
 from tests import oracle
 
 TIMES = np.float32([0.05, 0.2, 0.4, 0.7])
 EVERY = [PredictEps(), PredictX(), PredictResidual(), PredictV()]
+SPECTRUM = Spectrum(np.zeros((4, 4, 2)), np.geomspace(0.3, 0.01, 32).reshape(4, 4, 2))
 EACH = pytest.mark.parametrize("parametrisation", EVERY, ids=lambda p: type(p).__name__)
 
 
@@ -45,10 +47,10 @@ def cold():
     return BlurringProcess((4, 4, 2), noise=ConstantNoise(0.0), blur=CumulativeBlur())
 
 
-def relay(size=2):
+def relay(basis=None):
     """Relay Diffusion's process, in patches that 4x4 pixels have some of."""
-    noise, blur = BlockNoise(LogNormalNoise()), BlurSchedule(3.0)
-    return BlurringProcess((4, 4, 2), basis=PatchDCT(size), noise=noise, blur=blur)
+    noise, blur, basis = BlockNoise(LogNormalNoise()), BlurSchedule(3.0), basis or PatchDCT(2)
+    return BlurringProcess((4, 4, 2), basis=basis, noise=noise, blur=blur)
 
 
 def progressive(sigma_last=0.08):
@@ -82,6 +84,8 @@ PROCESSES = {
     "IHDM": ihdm(),
     "patches, noise of blocks": relay(),
     "noise by a power law": power_law(),
+    "whole image, noise of blocks": relay(basis=DCT()),
+    "noise by the spectrum": equal_snr(SPECTRUM),
     "progressive": progressive(),
     "warm": warm(),
 }
