@@ -111,9 +111,9 @@ class StandardNormal(Prior):
         if not white:
             raise UserError(
                 "StandardNormal begins in white noise of standard deviation 1, and this process "
-                "does not end there: give Model.prior = @NoisePrior(), or a prior that is fitted "
-                "to images if some of them is left at t = 1; of @CosineSchedule() a logsnr_min "
-                "of -3 or less"
+                "does not end there: give Model.prior = @NoisePrior() if nothing of the images is "
+                "left at t = 1, else @GaussianPrior() or @BlurredImages(), which are fitted to "
+                "them; with @CosineSchedule() a logsnr_min of -3 or less will do"
             )
 
     def draw(self, process, seeds, image_shape):

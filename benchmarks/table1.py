@@ -178,7 +178,7 @@ def by_evaluations(rows) -> tuple[str, list[str]]:
     lines, samples, name = [], [], ""
     for number, (label, model, ablations, _) in enumerate(rows, 1):
         print(f"[{number}/{len(rows)}] {label}", flush=True)
-        cells, drawn = [], None
+        cells, drawn, sampler = [], None, ""
         for evaluations in columns:
             found = [
                 train_and_score(model, ablations, int(seed), evaluations) for seed in _SEEDS.value
@@ -188,12 +188,13 @@ def by_evaluations(rows) -> tuple[str, list[str]]:
                 continue
             drawn = found[0][1]
             name = next(iter(found[0][0]["figures"]))
+            sampler = found[0][0]["protocol"]["sampler"]
             values = [result["figures"][name]["value"] for result, _ in found]
             cells.append(mean_and_range(values))
-        lines.append(f"| {label} | {' | '.join(cells)} |")
+        lines.append(f"| {label} | {sampler.removesuffix('Sampler')} | {' | '.join(cells)} |")
         samples.append(drawn)
-    head = f"| {name} | {' | '.join(map(str, columns))} |"
-    return "\n".join([head, "|" + "---|" * (len(columns) + 1), *lines]) + "\n", samples
+    head = f"| {name} | sampler | {' | '.join(f'{n} evaluations' for n in columns)} |"
+    return "\n".join([head, "|" + "---|" * (len(columns) + 2), *lines]) + "\n", samples
 
 
 def markdown(rows, results: list[dict]) -> str:

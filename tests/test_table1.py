@@ -49,6 +49,13 @@ def test_a_table_is_made_once_and_shown_again(tmp_path, digits_dir):
     again = table1(*flags)
     assert again.returncode == 0 and "measured already" in again.stdout
     assert os.stat(samples).st_mtime_ns == written
+    by_evaluations = table1(*flags, "--evaluations=9,2")
+    assert by_evaluations.returncode == 0, by_evaluations.stderr[-3000:]
+    with open(f"{folder}/table_1_cold_diffusion_by_evaluations.md") as file:
+        head, _, row = file.read().splitlines()
+    assert head == "| fd_pixels_train | sampler | 2 evaluations | 9 evaluations |"
+    # Of two steps that it learnt, nine cannot be taken.
+    assert re.fullmatch(r"\| Cold Diffusion \(blur\)\* \| Momentum \| [\d.]+ \|  \|", row)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Models of Table 1, and two since, by their commands: trained, resumed, shipped, scored."""
+"""Models of Table 1, and those since, by their commands: trained, resumed, shipped, scored."""
 
 import os
 import sys
@@ -18,11 +18,18 @@ MODELS = {
     "ihdm_gaussian": ["LogBlur.num_steps = 3"],
     "cold_diffusion": ["CumulativeBlur.num_steps = 3"],
     "soft_diffusion": [],
+    "edm": [],
+    "progressive_deblurring": [],
+    "gddim": [],
+    "relay_diffusion": [],
+    "power_law_noise": [],
     "equal_snr": [],  # whose process knows the training images' spectrum
     "warm_diffusion": [],  # whose network has two heads
 }
-HAVE_BITS = ("soft_diffusion", "equal_snr", "warm_diffusion")
-STEPS = {"ihdm": (3, 3), "cold_diffusion": (1, 3), "warm_diffusion": (2, None)}
+NO_BITS = ("ihdm", "ihdm_gaussian", "cold_diffusion")
+STEPS = {"ihdm": (3, 3), "cold_diffusion": (1, 3)}
+STEPS |= dict.fromkeys(("edm", "relay_diffusion", "warm_diffusion"), (2, None))
+BEGIN_IN_BLUR = (*NO_BITS, "soft_diffusion", "relay_diffusion")
 ALONE = """
 import sys
 class Refuse:
@@ -63,8 +70,8 @@ def test_its_saved_model_draws_alone_and_any_part_of_a_seed(trained, tmp_path):
     np.testing.assert_array_equal(drawn["whole"][3:7], drawn["part"])
     assert len(np.unique(drawn["whole"], axis=0)) > 7
     assert os.path.exists(os.path.join(workdir, "samples", "step_00000012.png"))
-    learnt = {"equal_snr": "spectrum.npz", "warm_diffusion": ""}.get(name, "prior.npz")
-    assert os.path.exists(os.path.join(workdir, learnt))
+    found = [os.path.exists(f"{workdir}/{file}") for file in ("prior.npz", "spectrum.npz")]
+    assert found == [name in BEGIN_IN_BLUR, name == "equal_snr"]
 
 
 def test_its_saved_model_says_what_another_number_of_steps_does(trained, tmp_path):
@@ -89,7 +96,7 @@ def test_it_is_scored(trained, evaluate, tmp_path):
     results = load(f"{tmp_path}/r.json")
     assert all(np.isfinite(value) for value in values(results).values())
     assert results["protocol"]["num_steps"] == 3
-    assert ("bits_per_dim" in results["skipped"]) == (name not in HAVE_BITS)
+    assert ("bits_per_dim" in results["skipped"]) == (name in NO_BITS)
 
 
 def test_a_number_of_steps_that_is_not_the_models_is_refused_before_sampling(trained, evaluate):
