@@ -92,6 +92,7 @@ def test_a_folder_in_the_place_of_the_last_export_is_found_before_training(tmp_p
     assert os.listdir(tmp_path / "run") == ["saved_model"]
 
 
+@pytest.mark.slow
 def test_a_pipe_that_breaks_costs_nothing(tmp_path, digits_dir):
     reads, writes = os.pipe()
     os.close(reads)

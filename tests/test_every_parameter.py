@@ -165,6 +165,7 @@ def test_a_part_takes_or_refuses(owner, name, tmp_path):
 RELAYED = [("RelayPrior", name) for name in parameters_of("RelayPrior")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("owner, name", RELAYED)
 def test_a_relay_takes_or_refuses(owner, name, finished_run):
     base = [*TINY, "Model.image_shape = (16, 16, 1)", "Model.network = @Convolutions"]

@@ -155,6 +155,7 @@ def test_a_class_is_known_by_name_and_by_number():
         class_number("0", ["1", "10", "2"])
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_bit(labelled_run, digits_dir, tmp_path):
     for steps in (4, 12):
         settings = [*FASTER, f"train.num_steps = {steps}", "sample.num_steps = 1"]

@@ -80,13 +80,11 @@ def test_its_saved_model_says_what_another_number_of_steps_does(trained, tmp_pat
     info = load(os.path.join(path, "assets.extra", "model_info.json"))
     fewest, most = STEPS.get(name, (1, None))
     assert info["allowed_num_steps"] == [fewest, most]
-    output = f"--output={tmp_path / 'images.npz'}"
-    num_steps = f"--num_steps={4 if most else 2}"
-    result = run(command("sample.py", f"--saved_model={path}", output, num_steps))
-    assert result.returncode == (1 if most else 0), result.stderr[-2000:]
     if most:
+        output = f"--output={tmp_path / 'images.npz'}"
+        result = run(command("sample.py", f"--saved_model={path}", output, "--num_steps=4"))
+        assert result.returncode == 1 and "Traceback" not in result.stderr
         assert f"--num_steps=4: this model takes {info['other_num_steps']}" in result.stderr
-        assert "Traceback" not in result.stderr
 
 
 def test_it_is_scored(trained, evaluate, tmp_path):

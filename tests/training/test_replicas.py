@@ -71,6 +71,7 @@ ADDONS = [
     f"replicas=2, optimizer={optimizer}, network=Convolutions"
     for optimizer in ("lookahead", "moving_average", "swa")
 ]
+SLOW = ("recomputed activations", "XLA")
 
 
 def steps_agree(cases):
@@ -80,7 +81,7 @@ def steps_agree(cases):
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.slow if "recomputed" in c else ()) for c in CASES],
+    [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES],
 )
 def test_the_training_step_is_that_of_one_replica(case):
     steps_agree(CASES[case])
