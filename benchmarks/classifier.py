@@ -32,7 +32,7 @@ _GIN_FILE = flags.DEFINE_multi_string("gin_file", None, "Has train.data.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "On top.")
 _DATA_DIR = define_path("data_dir", None, "TFDS's folder, or a folder of images.")
 _OUTPUT = define_path("output", None, "The SavedModel's folder.")
-_EPOCHS = flags.DEFINE_integer("epochs", 8, "Passes over the images; few need more.", 1)
+_EPOCHS = flags.DEFINE_integer("epochs", 8, "Passes over the images; a small set needs more.", 1)
 
 
 def build(image_shape: tuple[int, int, int], num_classes: int) -> keras.Model:
