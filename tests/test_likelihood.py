@@ -8,8 +8,10 @@ import tensorflow as tf
 from bdm_tf.denoiser import Denoiser
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.noise_schedules import GeometricNoise
+from bdm_tf.diffusion.progressive import ProgressiveNoise
 from bdm_tf.diffusion.relay import LogNormalNoise, PatchDCT
 from bdm_tf.diffusion.shaped_noise import BlockNoise, EqualSNRNoise, PowerLawNoise
+from bdm_tf.diffusion.warm import BlurByNoise
 from bdm_tf.likelihood import (
     diffusion_term,
     low_discrepancy,
@@ -22,6 +24,7 @@ from tests import oracle
 
 BLUR = 2.0
 DRAWS = 40_000
+SIGMA = GeometricNoise(0.002, 80.0)
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +103,9 @@ def test_many_steps_approach_continuous_time(process):
     assert few > 5 * more > 25 * many > 0  # the gap closes like 1 / T
 
 
-def with_spectrum(noise, blur=0.0, basis=None):
-    process = BlurringProcess((4, 4, 1), basis=basis, noise=noise, blur=BlurSchedule(blur))
+def with_spectrum(noise, blur=None, basis=None):
+    blur = blur or BlurSchedule(0.0)
+    process = BlurringProcess((4, 4, 1), basis=basis, noise=noise, blur=blur)
     if process.needs_spectrum:
         process.use_spectrum(Spectrum(np.zeros((4, 4, 1)), spectrum()[0]))
     return process
@@ -110,12 +114,14 @@ def with_spectrum(noise, blur=0.0, basis=None):
 @pytest.mark.parametrize(
     "noise, more",
     [
-        (GeometricNoise(0.002, 80.0), {}),
+        (SIGMA, {}),
         (PowerLawNoise(exponent=-0.5, offset=0.1), {}),
         (EqualSNRNoise(), {}),
-        (BlockNoise(LogNormalNoise()), {"blur": 3.0, "basis": PatchDCT(2)}),
+        (BlockNoise(LogNormalNoise()), {"blur": BlurSchedule(3.0), "basis": PatchDCT(2)}),
+        (ProgressiveNoise(sigma_last=0.08), {}),
+        (SIGMA, {"blur": BlurByNoise(SIGMA, 0.5)}),
     ],
-    ids=["EDM", "power law", "EqualSNR", "relay"],
+    ids=["EDM", "power law", "EqualSNR", "relay", "progressive", "warm"],
 )
 def test_the_bound_of_gaussian_data_is_the_integral_of_the_signal_to_noise_ratio(noise, more):
     process, rng = with_spectrum(noise, **more), np.random.default_rng(3)
