@@ -76,7 +76,7 @@ print("same:", len(CASES))
 
 
 def test_graph_xla_replicas_and_saved_model_draw_the_same(tmp_path):
-    result = run([sys.executable, "-c", SCRIPT, ROOT, str(tmp_path)])
+    result = run([sys.executable, "-c", SCRIPT, ROOT, str(tmp_path)], timeout=1200)
     assert result.returncode == 0, result.stderr[-3000:]
     assert f"same: {len(CASES)}" in result.stdout
 
