@@ -54,7 +54,8 @@ class PowerGrid(TimeGrid):
 
     Args:
         power: from 0.1 to 10; above 1 it looks more often where there is little noise.
-        last: the latest time, where samples begin with a draw of the prior; from 0.1 to 1.
+        last: the latest time, where samples begin with a draw of the prior; from 0.1 to 1, and no
+            earlier than images and noise are nearly those of t = 1.
     """
 
     def __init__(self, power: float = 2.0, last: float = 1.0):

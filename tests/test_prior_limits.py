@@ -1,14 +1,29 @@
-"""How many images a prior is fitted to, and what it refuses."""
+"""How many images a prior is fitted to, and what it refuses: processes, sizes, arguments."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from bdm_tf import fitted_priors
+from bdm_tf.diffusion import BlurringProcess, BlurSchedule, CosineSchedule
 from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise import image_seeds
+from bdm_tf.noise_prior import NoisePrior
+from bdm_tf.priors import StandardNormal
 from bdm_tf.system.errors import UserError
 from tests.test_priors import SHAPE, batches, levels, process
+from tests.toy_models import (
+    SPECTRUM,
+    blurring,
+    cold,
+    equal_snr,
+    exploding,
+    ihdm,
+    power_law,
+    progressive,
+    relay,
+    warm,
+)
 
 
 @pytest.mark.parametrize("make", [BlurredImages, GaussianPrior])
@@ -72,3 +87,25 @@ def test_a_prior_without_images_says_so(prior):
 def test_a_gaussian_without_images_has_no_divergence():
     with pytest.raises(UserError, match="has not been fitted"):
         GaussianPrior().divergence(process(), tf.zeros([1, *SHAPE]))
+
+
+@pytest.mark.parametrize("process", [exploding(), ihdm(), power_law(), equal_snr(SPECTRUM)])
+def test_white_noise_is_refused_where_no_process_ends(process):
+    with pytest.raises(UserError, match="StandardNormal begins in white noise.* @NoisePrior"):
+        StandardNormal().check(process)
+
+
+VISIBLE = BlurringProcess((4, 4, 2), noise=CosineSchedule(logsnr_min=0.0), blur=BlurSchedule(0.0))
+
+
+@pytest.mark.parametrize("process", [relay(), ihdm(), cold(), exploding(2.0), VISIBLE])
+def test_noise_alone_is_refused_where_images_are_left(process):
+    with pytest.raises(UserError, match="NoisePrior begins in noise alone.* @GaussianPrior"):
+        NoisePrior().check(process)
+
+
+@pytest.mark.parametrize(
+    "process", [blurring(), exploding(), progressive(), power_law(), equal_snr(SPECTRUM), warm()]
+)
+def test_noise_alone_is_taken_where_it_hides_the_images(process):
+    NoisePrior().check(process)

@@ -7,26 +7,12 @@ import tensorflow as tf
 from bdm_tf.diffusion import BlurringProcess, BlurSchedule
 from bdm_tf.diffusion.bases import HaarWavelet
 from bdm_tf.diffusion.blur_schedules import LogBlur
-from bdm_tf.diffusion.noise_schedules import ConstantNoise, CosineSchedule
+from bdm_tf.diffusion.noise_schedules import ConstantNoise
 from bdm_tf.fitted_priors import BlurredImages, GaussianPrior
 from bdm_tf.noise import image_seeds
-from bdm_tf.noise_prior import NoisePrior
 from bdm_tf.priors import StandardNormal
 from bdm_tf.system import files
-from bdm_tf.system.errors import UserError
 from tests import oracle
-from tests.sampling.conformance import SPECTRUM
-from tests.toy_models import (
-    blurring,
-    cold,
-    equal_snr,
-    exploding,
-    ihdm,
-    power_law,
-    progressive,
-    relay,
-    warm,
-)
 
 SHAPE = (8, 8, 2)
 SIZE = 8 * 8 * 2
@@ -293,28 +279,6 @@ def test_a_draw_depends_on_seed_and_number_alone(prior):
     np.testing.assert_allclose(whole[3:], draws(prior, process(), 4, first=3), atol=1e-6)
     assert np.abs(whole - draws(prior, process(), 7, seed=(0, 8))).max() > 0.02
     assert len(np.unique(whole.round(3), axis=0)) == 7  # by their noise, if by nothing else
-
-
-@pytest.mark.parametrize("process", [exploding(), ihdm(), power_law(), equal_snr(SPECTRUM)])
-def test_white_noise_is_refused_where_no_process_ends(process):
-    with pytest.raises(UserError, match="StandardNormal begins in white noise.* @NoisePrior"):
-        StandardNormal().check(process)
-
-
-VISIBLE = BlurringProcess((4, 4, 2), noise=CosineSchedule(logsnr_min=0.0), blur=BlurSchedule(0.0))
-
-
-@pytest.mark.parametrize("process", [relay(), ihdm(), cold(), exploding(2.0), VISIBLE])
-def test_noise_alone_is_refused_where_images_are_left(process):
-    with pytest.raises(UserError, match="NoisePrior begins in noise alone.* @GaussianPrior"):
-        NoisePrior().check(process)
-
-
-@pytest.mark.parametrize(
-    "process", [blurring(), exploding(), progressive(), power_law(), equal_snr(SPECTRUM), warm()]
-)
-def test_noise_alone_is_taken_where_it_hides_the_images(process):
-    NoisePrior().check(process)
 
 
 def test_white_noise_needs_no_images():
